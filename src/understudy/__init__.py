@@ -1,0 +1,1 @@
+"""Learn how groups behave, from recordings of what they did."""
