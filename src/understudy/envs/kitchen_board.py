@@ -66,7 +66,7 @@ class State:
     facing: Int[Tensor, "env agent"]  # 0 north, 1 south, 2 east, 3 west
     hands: Int[Tensor, "env agent 3"]  # the thing each cook holds
     things: Int[Tensor, "env cell 3"]  # the thing that lies on each tile, or cooks in it
-    last_actions: Int[Tensor, "env agent"]  # of the step before, NONE_YET at the start
+    last_actions: Int[Tensor, "env agent past"]  # of the steps before, newest first; NONE_YET before the start
     soups: Int[Tensor, " env"]  # served since the start
     age: Int[Tensor, " env"]  # steps since the start
 
