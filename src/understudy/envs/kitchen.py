@@ -9,15 +9,15 @@ Source of the rules: Carroll et al. 2019, arXiv:1910.05789, section 4; the recor
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from understudy.core.errors import ConfigError, EnvError, expect_shape, nearest
+from understudy.core.scene import Scene
 from understudy.core.types import Discrete, EnvSpec, to_device
-from understudy.envs import kitchen_features
+from understudy.envs import kitchen_features, kitchen_picture
 from understudy.envs.kitchen_board import (
     COUNTER,
     DISH,
@@ -46,10 +46,10 @@ LONGEST = 30_000  # ticks at which the count stops, within int16
 @dataclass(frozen=True)
 class Kitchen:
     layout: str = "cramped_room"
-    rules: Literal["2019", "current"] = "2019"
+    rules: str = "2019"  # or "current"
     horizon: int = 400  # steps in an episode
     grid: tuple[str, ...] | None = None  # rows of a kitchen of one's own; `layout` is then only its name
-    starts: Literal["fixed", "random"] = "fixed"  # where cooks begin: on their numbers, or anywhere they can walk to
+    starts: str = "fixed"  # cooks begin on their numbers; or "random": anywhere that they can walk to
     cook_time: int = 20  # steps until a soup is ready
     past: int = 6  # joint actions that the cooks remember seeing, the newest first
     delivery: float | None = None  # points for a soup; None: 5 in 2019, as people were paid, 20 under current rules
@@ -211,6 +211,11 @@ class Kitchen:
             soups=(count[:, 0] * 20).round().long(),
             age=(count[:, 1] * 400).round().long(),
         )
+
+    def draw(self, whole: Float[Tensor, " feature"]) -> Scene:
+        """One moment, seen from above."""
+        state = self.unpack(whole.unsqueeze(0).cpu())
+        return kitchen_picture.picture(self.board(), state, self.cook_time, self.spec.title)
 
     def _whole_sizes(self) -> list[int]:
         """Widths of the parts of `whole`: places, facings, last actions, hands, benches, counts."""
