@@ -6,9 +6,36 @@ import torch
 
 from understudy.core.random import generator, uniform
 from understudy.core.types import View
-from understudy.envs.particles import Navigation, Simple, Spread, expert, place
+from understudy.envs.particles import (
+    Adversary,
+    Communication,
+    Crypto,
+    KeepAway,
+    Navigation,
+    PredatorPrey,
+    Push,
+    Reference,
+    Simple,
+    SpeakerListener,
+    Spread,
+    Tag,
+    WorldComm,
+    expert,
+    place,
+)
 
-PEERS = {"simple_v3": Simple, "simple_spread_v3": Spread}
+PEERS = {
+    "simple_v3": Simple,
+    "simple_adversary_v3": Adversary,
+    "simple_crypto_v3": Crypto,
+    "simple_push_v3": Push,
+    "simple_reference_v3": Reference,
+    "simple_speaker_listener_v4": SpeakerListener,
+    "simple_spread_v3": Spread,
+    "simple_tag_v3": Tag,
+    "simple_world_comm_v3": WorldComm,
+}
+PAPER = Navigation, Communication, KeepAway, PredatorPrey
 
 
 def rand(rows, width, *names, dtype=torch.float32):
@@ -28,10 +55,19 @@ def view(env, state):
 
 def state_of(env, world):
     """Our state of mpe2's world."""
+    first = world.agents[0]
+    chosen = {
+        Adversary: lambda: [world.landmarks.index(first.goal_a)],
+        Push: lambda: [world.landmarks.index(first.goal_a)],
+        Crypto: lambda: [world.landmarks.index(first.goal_a), int(world.agents[2].key.argmax())],
+        Reference: lambda: [world.landmarks.index(a.goal_b) for a in world.agents],
+        SpeakerListener: lambda: [world.landmarks.index(first.goal_b)],
+    }
+    goal = torch.tensor([chosen.get(type(env), list)()], dtype=torch.long)
     position, velocity = [e.state.p_pos for e in world.entities], [a.state.p_vel for a in world.agents]
     message = [a.state.c if env.world.words else np.zeros(0) for a in world.agents]
     rows = [torch.tensor(np.array(x)).unsqueeze(0) for x in (position, velocity, message)]
-    return place(env.world, *rows)
+    return place(env.world, *rows, goal)
 
 
 def largest_deviation_from_mpe2(name, env, steps):

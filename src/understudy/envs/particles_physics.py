@@ -186,7 +186,7 @@ def advance(
     """The state one step later."""
     position, velocity = rows(state.position), rows(state.velocity)
 
-    def each(values: tuple[float, ...]) -> Tensor:
+    def each(values: tuple[float | bool, ...]) -> Tensor:
         return constant(values, position.dtype, position.device)[:, None, None]
 
     force = direction * each(world.push)

@@ -166,7 +166,7 @@ def tinted(goal: Shaped[Tensor, "env"], colours: int, base: float, more: float, 
     return base + more * at_goal.to(like.dtype)
 
 
-def lay(*groups: Float[Tensor, "some sees env"]) -> Float[Tensor, "env agent obs"]:
+def lay(*groups: Float[Tensor, "_ _ env"]) -> Float[Tensor, "env agent obs"]:
     """Observations of the groups one after another, each padded with zeros to the widest, as one row-major block."""
     width = max(group.shape[1] for group in groups)
     wide = [F.pad(g, (0, 0, 0, width - g.shape[1])) if g.shape[1] < width else g for g in groups]
