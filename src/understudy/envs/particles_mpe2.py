@@ -16,7 +16,19 @@ from torch import Tensor
 
 from understudy.core.errors import ConfigError
 from understudy.envs.particles_physics import State, World, constant, distance, distances
-from understudy.envs.particles_scenario import Parts, Scenario, lay, others, parts, pick, tinted, towards
+from understudy.envs.particles_scenario import (
+    Parts,
+    Scenario,
+    but_own,
+    lay,
+    of_others,
+    offsets,
+    parts,
+    pick,
+    sight,
+    silence,
+    tinted,
+)
 
 BLUE, RED, GREEN, GREY, DARK = "#4c72d9", "#d9534f", "#4fa860", "#a9adb5", "#5b6270"
 TRIO = (RED, GREEN, BLUE)  # landmarks that are told apart by colour
@@ -83,10 +95,9 @@ class Spread(Scenario):
         )
 
     def observe(self, state: State) -> Float[Tensor, "env agent obs"]:
-        s, landmarks = parts(state), tuple(range(self.agents, self.world.bodies))
-        table = tuple(landmarks + row for row in others(self.agents))
-        silence = s.velocity.new_zeros(self.agents, 2 * (self.agents - 1), len(state.position))
-        return lay(torch.cat([s.velocity, s.agents, towards(state, table), silence], dim=1))
+        s = parts(state)
+        seen = sight(s)
+        return lay(torch.cat([s.velocity, s.agents, seen, silence(seen, self.agents)], dim=1))
 
     def rewards(self, state: State) -> Float[Tensor, "agent env"]:
         s = parts(state)
@@ -133,8 +144,8 @@ class Adversary(Scenario):
         )
 
     def observe(self, state: State) -> Float[Tensor, "env agent obs"]:
-        s, landmarks = parts(state), tuple(range(self.agents + 1, self.world.bodies))
-        seen = towards(state, tuple(landmarks + row for row in others(self.agents + 1)))
+        s = parts(state)
+        seen = sight(s)
         to_goal = pick(s.landmarks, s.goal[0]) - s.agents[1:]
         return lay(seen[:1], torch.cat([to_goal, seen[1:]], dim=1))
 
@@ -216,7 +227,8 @@ class Push(Scenario):
         )
 
     def observe(self, state: State) -> Float[Tensor, "env agent obs"]:
-        s, seen = parts(state), towards(state, ((2, 3, 1), (2, 3, 0)))
+        s = parts(state)
+        seen = sight(s)
         return lay(torch.cat([s.velocity[:1], seen[:1]], dim=1), push_sight(s, seen))
 
     def rewards(self, state: State) -> Float[Tensor, "agent env"]:
@@ -225,9 +237,9 @@ class Push(Scenario):
 
 def push_sight(s: Parts, seen: Float[Tensor, "agent 6 env"]) -> Float[Tensor, "1 19 env"]:
     """What the agent of `Push` sees: the colours are (0.1, 0.9, 0.1) and (0.1, 0.1, 0.9), its own 0.25 or 0.75."""
-    envs = s.agents.shape[-1]
+    count = s.agents.shape[-1]
     own = tinted(s.goal[0] + 1, 3, 0.25, 0.5, s.agents)
-    colours = constant((0.1, 0.9, 0.1, 0.1, 0.1, 0.9), s.agents.dtype, s.agents.device)[:, None].expand(-1, envs)
+    colours = constant((0.1, 0.9, 0.1, 0.1, 0.1, 0.9), s.agents.dtype, s.agents.device)[:, None].expand(-1, count)
     to_goal = pick(s.landmarks, s.goal[0]) - s.agents[1]
     return torch.cat([s.velocity[1], to_goal, own, seen[1, :4], colours, seen[1, 4:]]).unsqueeze(0)
 
@@ -262,7 +274,7 @@ class Reference(Scenario):
             names=("agent_0", "agent_1"),
             sees=(21, 21),
             radius=(0.05,) * 5,
-            colour=(DARK, GREY, *TRIO),
+            colour=("#8a63d2", "#e8a93a", *TRIO),  # each as the ring around the landmark that it should go to
             reach=(1.0,) * 5,
             push=(5.0,) * 2,
             words=10,
@@ -273,7 +285,7 @@ class Reference(Scenario):
     def observe(self, state: State) -> Float[Tensor, "env agent obs"]:
         s = parts(state)
         known = torch.stack([tinted(which, 3, 0.25, 0.5, s.agents) for which in s.goal])
-        return lay(torch.cat([s.velocity, towards(state, ((2, 3, 4),) * 2), known, s.message.flip(0)], dim=1))
+        return lay(torch.cat([s.velocity, offsets(s.agents, s.landmarks), known, s.message.flip(0)], dim=1))
 
     def rewards(self, state: State) -> Float[Tensor, "agent env"]:
         s = parts(state)
@@ -326,7 +338,7 @@ def listening_sight(state: State) -> Float[Tensor, "env 2 obs"]:
     """What the speaker sees, (0.65, 0.15, 0.15) for the first landmark and so on, and what the listener does."""
     s = parts(state)
     colour = tinted(s.goal[0], 3, 0.15, 0.5, s.agents).unsqueeze(0)
-    return lay(colour, torch.cat([s.velocity[1:], towards(state, ((2, 3, 4),), first=1), s.message[:1]], dim=1))
+    return lay(colour, torch.cat([s.velocity[1:], offsets(s.agents[1:], s.landmarks), s.message[:1]], dim=1))
 
 
 def distance_to_hear(s: Parts) -> Float[Tensor, "env"]:
@@ -395,22 +407,11 @@ def chasing_world(adversaries: int, prey: int, obstacles: int, paper: bool = Fal
 def chasing_sight(state: State, adversaries: int) -> Float[Tensor, "env agent obs"]:
     """What adversaries and prey of `Tag` see."""
     s = parts(state)
-    count, landmarks = len(s.agents), tuple(range(len(s.agents), len(s.agents) + len(s.landmarks)))
-    common = torch.cat([s.velocity, s.agents, towards(state, tuple(landmarks + row for row in others(count)))], dim=1)
-    of_prey, of_others = prey_velocities(s, adversaries)
+    common, prey = torch.cat([s.velocity, s.agents, sight(s)], dim=1), s.velocity[adversaries:]
     return lay(
-        torch.cat([common[:adversaries], of_prey.flatten(1, 2)], dim=1),
-        torch.cat([common[adversaries:], of_others.flatten(1, 2)], dim=1),
+        torch.cat([common[:adversaries], prey.flatten(0, 1).expand(adversaries, -1, -1)], dim=1),
+        torch.cat([common[adversaries:], of_others(prey).flatten(1, 2)], dim=1),
     )
-
-
-def prey_velocities(
-    s: Parts, adversaries: int
-) -> tuple[Float[Tensor, "adversary prey 2 env"], Float[Tensor, "prey other 2 env"]]:
-    """Of all prey for each adversary, and of all the others for each prey."""
-    prey = s.velocity[adversaries:]
-    table = constant(others(len(prey)), torch.long, prey.device)
-    return prey.expand(adversaries, *prey.shape), prey[table]
 
 
 def touches(
@@ -494,25 +495,19 @@ class WorldComm(Scenario):
         )
 
     def observe(self, state: State) -> Float[Tensor, "env agent obs"]:
-        s, hunters, count = parts(state), self.adversaries, self.world.agents
-        visible, inside = self.sight(s)
-        me = torch.arange(count, device=visible.device)[:, None]
-        other = constant(others(count), torch.long, visible.device)
-        landmarks = tuple(range(count, self.world.bodies))
-        offsets = towards(state, others(count)).unflatten(1, (count - 1, 2)) * visible[me, other].unsqueeze(2)
-        common = torch.cat([s.velocity, s.agents, towards(state, (landmarks,) * count), offsets.flatten(1, 2)], dim=1)
-        of_prey, of_others = prey_velocities(s, hunters)
-        of_prey = of_prey * visible[:hunters, hunters:].unsqueeze(2)
-        between = constant(others(self.prey), torch.long, visible.device)
-        of_others = of_others * visible[hunters:, hunters:][me[: self.prey], between].unsqueeze(2)
+        s, hunters = parts(state), self.adversaries
+        visible, inside = self.visibility(s)
+        seen = (s.agents - s.agents.unsqueeze(1)) * visible.unsqueeze(2)  # [me, other, 2, env]
+        moving = s.velocity[hunters:] * visible[:, hunters:].unsqueeze(2)
+        common = torch.cat([s.velocity, s.agents, offsets(s.agents, s.landmarks), but_own(seen).flatten(1, 2)], dim=1)
         forest = torch.where(inside, 1.0, -1.0).to(common.dtype)
         heard = s.message[:1].expand(hunters, -1, -1)
         return lay(
-            torch.cat([common[:hunters], of_prey.flatten(1, 2), forest[:hunters], heard], dim=1),
-            torch.cat([common[hunters:], forest[hunters:], of_others.flatten(1, 2)], dim=1),
+            torch.cat([common[:hunters], moving[:hunters].flatten(1, 2), forest[:hunters], heard], dim=1),
+            torch.cat([common[hunters:], forest[hunters:], but_own(moving[hunters:]).flatten(1, 2)], dim=1),
         )
 
-    def sight(self, s: Parts) -> tuple[Bool[Tensor, "agent agent env"], Bool[Tensor, "agent forest env"]]:
+    def visibility(self, s: Parts) -> tuple[Bool[Tensor, "agent agent env"], Bool[Tensor, "agent forest env"]]:
         """Whom each agent sees, and which forests it stands in."""
         count, start = len(s.agents), self.obstacles + self.food
         radius = constant(self.world.radius[:count], s.agents.dtype, s.agents.device)[:, None, None]

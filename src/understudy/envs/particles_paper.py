@@ -34,7 +34,7 @@ from understudy.envs.particles_mpe2 import (
     push_sight,
 )
 from understudy.envs.particles_physics import State, World, distances
-from understudy.envs.particles_scenario import Scenario, lay, others, parts, pick, towards
+from understudy.envs.particles_scenario import Scenario, lay, parts, pick, sight, silence
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,9 @@ class Navigation(Scenario):
         )
 
     def observe(self, state: State) -> Float[Tensor, "env agent obs"]:
-        s, landmarks = parts(state), tuple(range(self.agents, self.world.bodies))
-        table = tuple(landmarks + row for row in others(self.agents))
-        silence = s.velocity.new_zeros(self.agents, 2 * (self.agents - 1), len(state.position))
-        return lay(torch.cat([s.velocity, towards(state, table), silence], dim=1))
+        s = parts(state)
+        seen = sight(s)
+        return lay(torch.cat([s.velocity, seen, silence(seen, self.agents)], dim=1))
 
     def rewards(self, state: State) -> Float[Tensor, "agent env"]:
         s = parts(state)
@@ -147,7 +146,8 @@ class KeepAway(Scenario):
         )
 
     def observe(self, state: State) -> Float[Tensor, "env agent obs"]:
-        s, seen = parts(state), towards(state, ((2, 3, 1), (2, 3, 0)))
+        s = parts(state)
+        seen = sight(s)
         to_goal = pick(s.landmarks, s.goal[0]) - s.agents[0]
         return lay(torch.cat([s.velocity[:1], to_goal.unsqueeze(0), seen[:1]], dim=1), push_sight(s, seen))
 
