@@ -86,10 +86,16 @@ class World:
         return tuple(sizes)
 
 
-@lru_cache(maxsize=256)
+@torch.compiler.assume_constant_result
 def constant(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A tensor of (nested) tuples, made once for each device: a copy to a GPU in every step would stall it."""
-    return torch.tensor(values, dtype=dtype, device=device)
+    return _made(values, dtype, device)
+
+
+@lru_cache(maxsize=256)
+def _made(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # or the first use in inference would bar it from gradients for ever
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def rows(x: Shaped[Tensor, "env *feature"]) -> Shaped[Tensor, "*feature env"]:
