@@ -206,8 +206,6 @@ def from_gymnasium(make: Callable[[], Any], copies: int = 1, workers: int = 0, *
 
 
 def _open(make: Callable[[], Any], adapt: Callable[[Any], Any], copies: int, workers: int, **named: Any) -> Door:
-    if not callable(make):
-        raise EnvError(f"make: got {make!r}; it must be a function that makes one simulator, such as a lambda.")
     if copies < 1 or workers < 0:
         raise EnvError(f"copies={copies}, workers={workers}: a door needs a copy, and 0 workers or more.")
     first = adapt(make())

@@ -58,7 +58,7 @@ class Layout:
                 return self._open[i].copy()
         return row
 
-    def act(self, i: int, row: np.ndarray) -> Any:
+    def act(self, i: int, row: np.ndarray | np.integer) -> Any:
         """Agent i's row of the actions as an element of its own action space.
 
         Raises:
@@ -66,12 +66,12 @@ class Layout:
         """
         space = self.actions[i]
         if isinstance(space, spaces.Box):
-            own = row[: space.low.size].reshape(space.shape)
+            own = np.ravel(row)[: space.low.size].reshape(space.shape)
             if self._scaled:
                 own = space.low + (own.astype(np.float64) + 1) / 2 * (space.high - space.low)
             return np.clip(own, space.low, space.high).astype(space.dtype)
         moves = moves_of(space)
-        own = row.reshape(-1)[: len(moves)]
+        own = np.ravel(row)[: len(moves)]
         if (own < 0).any() or (own >= moves).any():
             raise EnvError(f"{self.spec.names[i]}: the move {own.tolist()} is not below {moves}; `legal` says so.")
         if isinstance(space, spaces.Discrete):
