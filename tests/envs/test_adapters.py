@@ -403,7 +403,7 @@ def test_what_cannot_be_a_door_is_refused():
 
 def test_what_a_door_cannot_play_is_refused():
     with from_parallel(lambda: Tools([BOX, BOX], [spaces.Discrete(3), spaces.Discrete(2)])) as env:
-        with pytest.raises(EnvError, match="opened with copies=1"):
+        with pytest.raises(EnvError, match="got 2 rows, but behind this door are 1"):
             env.reset(noise_of(0, 2))
         state = env.reset(noise_of(0, 1))
         with pytest.raises(ShapeError, match=r"actions: expected \[env=1, agent=2\]"):

@@ -8,6 +8,7 @@ A joint action is one number: the agents' moves read as digits, the last agent's
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from math import exp, prod
 
@@ -64,7 +65,7 @@ class MarkovGame:
             if not bool(stays.all()) or bool((self.reward[:, self.over] != 0).any()):
                 raise EnvError("over: a state where the game is over must lead to itself and pay nothing.")
 
-    @property
+    @cached_property
     def spec(self) -> EnvSpec:
         """Agents that the reward table pays alike form a team."""
         paid = [next(j for j, other in enumerate(self.reward) if torch.equal(other, mine)) for mine in self.reward]
@@ -80,11 +81,16 @@ class MarkovGame:
             title=self.title,
         )
 
-    @property
+    @cached_property
     def moves(self) -> Int[Tensor, "joint agent"]:
         """Each agent's move in every joint action: the inverse of `joint`."""
         numbers = torch.arange(prod(self.choices), device=self.start.device)
         return torch.stack(torch.unravel_index(numbers, self.choices), dim=-1)
+
+    @cached_property
+    def _own(self) -> Bool[Tensor, "agent choice"]:
+        choice = torch.arange(max(self.choices), device=self.start.device)
+        return choice < torch.tensor(self.choices, device=self.start.device).unsqueeze(-1)
 
     def joint(self, actions: Int[Tensor, "*batch agent"]) -> Int[Tensor, "*batch"]:
         """The number of each joint action. A move beyond an agent's own is not looked for: `legal` masks it."""
@@ -98,13 +104,11 @@ class MarkovGame:
 
     def observe(self, state: State) -> Float[Tensor, "env agent obs"]:
         seen = torch.nn.functional.one_hot(state.index, len(self.start)).to(torch.float32)
-        return seen.unsqueeze(1).repeat(1, len(self.choices), 1)
+        return seen.unsqueeze(1).expand(-1, len(self.choices), -1)
 
-    def legal(self, state: State) -> Bool[Tensor, "env agent choice"]:
-        """An agent with fewer moves than another has the first ones."""
-        own = torch.tensor(self.choices, device=state.index.device).unsqueeze(-1)
-        mask = torch.arange(max(self.choices), device=state.index.device) < own
-        return mask.repeat(len(state.index), 1, 1)
+    def legal(self, state: State) -> Bool[Tensor, "env agent choice"] | None:
+        """An agent with fewer moves than another has the first ones. None: all have as many."""
+        return None if len(set(self.choices)) == 1 else self._own.expand(len(state.index), -1, -1)
 
     def step(
         self, state: State, actions: Int[Tensor, "env agent"], noise: Float[Tensor, "env noise"]

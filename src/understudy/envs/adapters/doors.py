@@ -29,7 +29,7 @@ class State:
     obs: Float[Tensor, "env agent obs"]
     legal: Bool[Tensor, "env agent choice"] | None
     present: Bool[Tensor, "env agent"]
-    whole: Float[Tensor, "env feature"]
+    whole: Float[Tensor, "env feature"] | None
     terminated: Bool[Tensor, "env"]
     truncated: Bool[Tensor, "env"]
     ticket: Int[Tensor, "env"]  # which moment of which copy
@@ -44,12 +44,12 @@ class Door:
     and unpaid, until it is restarted.
 
     Raises:
-        EnvError: where a state is continued twice or out of its order, the batch is not the door's `copies`, a
+        EnvError: where a state is continued twice or out of its order, the batch is larger than `copies`, a
             simulator raised or a worker died (the door is then closed).
     """
 
     layout: Layout
-    fleet: Any  # has arrays, run(), close() and closed, as a Fleet
+    fleet: Any  # a Fleet or a VectorFleet
 
     @property
     def spec(self) -> EnvSpec:
@@ -57,13 +57,12 @@ class Door:
 
     @property
     def copies(self) -> int:
-        """The one size of batch that this door plays."""
+        """The largest batch that this door plays."""
         return len(self.fleet.arrays["todo"])
 
     def reset(self, noise: Float[Tensor, "env noise"]) -> State:
-        """Every copy begins anew, whatever became of its last state."""
-        everyone = torch.ones(self.copies, dtype=torch.bool)
-        return self._restart(everyone, noise)
+        """The first `len(noise)` copies begin anew, whatever became of their last state; the others rest."""
+        return self._restart(torch.ones(len(noise), dtype=torch.bool), noise)
 
     def restart(self, state: State, ended: Bool[Tensor, "env"], noise: Float[Tensor, "env noise"]) -> State:
         """The copies of which `ended` is true begin anew, seeded by their rows of the noise; the others stay."""
@@ -84,8 +83,8 @@ class Door:
         """
         return state.present
 
-    def whole(self, state: State) -> Float[Tensor, "env feature"]:
-        """The simulator's own `state()`; no features where it has none."""
+    def whole(self, state: State) -> Float[Tensor, "env feature"] | None:
+        """The simulator's own `state()`; None where it has none."""
         return state.whole
 
     def truncated(self, state: State) -> Bool[Tensor, "env"]:
@@ -97,17 +96,16 @@ class Door:
     ) -> tuple[State, Float[Tensor, "env agent"], Bool[Tensor, "env"]]:
         """`noise` has no columns: the simulators draw by the seed of their last reset."""
         self._punch(state)
-        sizes = {"env": self.copies, "agent": self.spec.agents}
+        sizes = {"env": len(state.ticket), "agent": self.spec.agents}
         sizes |= zip(("part",), action_shape(self.spec.action), strict=False)
         expect_shape("actions", actions, " ".join(sizes), **sizes)
-        arrays = self.fleet.arrays
-        arrays["actions"][...] = actions.detach().cpu().numpy()
-        waits = arrays["terminated"] | arrays["truncated"]
-        arrays["todo"][...] = np.where(waits, SKIP, STEP)
-        self.fleet.run()
-        arrays["rewards"][waits] = 0
-        after = self._look(noise.device)
-        return after, torch.tensor(arrays["rewards"], device=noise.device), after.terminated
+        arrays, batch = self.fleet.arrays, slice(len(state.ticket))
+        arrays["actions"][batch] = actions.detach().cpu().numpy()
+        waits = (arrays["terminated"] | arrays["truncated"])[batch]
+        self._run(np.where(waits, SKIP, STEP))
+        arrays["rewards"][batch][waits] = 0
+        after = self._look(len(waits), noise.device)
+        return after, torch.tensor(arrays["rewards"][batch], device=noise.device), after.terminated
 
     def close(self) -> None:
         """Close the simulators and end their processes. May be called again, and is at the latest when Python ends."""
@@ -120,28 +118,32 @@ class Door:
         self.close()
 
     def _restart(self, ended: Tensor, noise: Tensor) -> State:
-        if len(noise) != self.copies:
-            raise EnvError(f"noise: got {len(noise)} rows, but this door was opened with copies={self.copies}.")
-        arrays = self.fleet.arrays
-        arrays["seed"][...] = _seeds(noise)
-        arrays["todo"][...] = np.where(ended.cpu().numpy(), RESET, SKIP)
-        self.fleet.run()
-        return self._look(noise.device)
+        batch = len(noise)
+        if batch != self.copies and (batch > self.copies or not self.fleet.divisible):
+            raise EnvError(f"noise: got {batch} rows, but behind this door are {self.copies} copies.")
+        self.fleet.arrays["seed"][:batch] = _seeds(noise)
+        self._run(np.where(ended.cpu().numpy(), RESET, SKIP))
+        return self._look(batch, noise.device)
 
-    def _look(self, device: torch.device) -> State:
-        """What the arrays say now, and a new ticket for it."""
+    def _run(self, todo: np.ndarray) -> None:
+        self.fleet.arrays["todo"][: len(todo)] = todo
+        self.fleet.arrays["todo"][len(todo) :] = SKIP
+        self.fleet.run()
+
+    def _look(self, batch: int, device: torch.device) -> State:
+        """What the arrays say of the first copies now, and a new ticket for it."""
         arrays: Arrays = self.fleet.arrays
-        arrays["ticket"][...] = arrays["ticket"].max() + 1 + np.arange(self.copies)
+        arrays["ticket"][:batch] = arrays["ticket"].max() + 1 + np.arange(batch)
         names = {field.name for field in fields(State)} & arrays.keys()
-        seen: dict[str, Any] = {name: torch.tensor(arrays[name], device=device) for name in names}
-        return State(**{"legal": None, **seen})
+        seen: dict[str, Any] = {name: torch.tensor(arrays[name][:batch], device=device) for name in names}
+        return State(**{"legal": None, "whole": None, **seen})
 
     def _punch(self, state: State) -> None:
         """Refuse a state that is not the last one."""
-        if not np.array_equal(state.ticket.cpu().numpy(), self.fleet.arrays["ticket"]):
+        if not np.array_equal(state.ticket.cpu().numpy(), self.fleet.arrays["ticket"][: len(state.ticket)]):
             raise EnvError(
-                "state: this is not the last state that the door gave out, in full and in order. The simulators behind "
-                "it keep their state inside and cannot go back: continue the last state, or begin again with `reset`."
+                "state: this is not the last state that the door gave out, in its order. The simulators behind it keep "
+                "their state inside and cannot go back: continue the last state, or begin again with `reset`."
             )
 
 
@@ -161,7 +163,7 @@ def from_parallel(
 
     Args:
         make: makes one simulator; a lambda will do.
-        copies: played side by side: the batch.
+        copies: played side by side: the largest batch.
         workers: processes that share the copies out among them; 0: all in this one.
         horizon: steps after which to truncate; None: the simulator's own `max_cycles`, if it has one.
         roles: who may share weights; by default the names without their number.
@@ -209,28 +211,36 @@ def _open(make: Callable[[], Any], adapt: Callable[[Any], Any], copies: int, wor
     if copies < 1 or workers < 0:
         raise EnvError(f"copies={copies}, workers={workers}: a door needs a copy, and 0 workers or more.")
     first = adapt(make())
-    agents = getattr(first, "possible_agents", None)
+    try:
+        layout = _survey(first, **named)
+    except BaseException:
+        first.close()
+        raise
+    return Door(layout, Fleet(make, adapt, first, layout, copies, workers))
+
+
+def _survey(env: Any, horizon: int | None, **groups: Sequence[str]) -> Layout:
+    """The layout of a simulator with PettingZoo's parallel interface."""
+    agents = getattr(env, "possible_agents", None)
     if not agents:
-        raise EnvError(f"{first}: without `possible_agents` nobody knows how long the agent axis must be.")
-    first.reset(seed=0)  # some simulators have no `state()` before it
-    metadata = getattr(first, "metadata", None) or {}
+        raise EnvError(f"{env}: without `possible_agents` nobody knows how long the agent axis must be.")
+    env.reset(seed=0)  # some simulators have no `state()` before it
     layout = lay_out(
         agents,
-        [first.observation_space(agent) for agent in agents],
-        [first.action_space(agent) for agent in agents],
-        horizon=named.pop("horizon") or time_limit(first),
-        whole=len(flat_state(first)),
-        title=str(metadata.get("name", "")),
+        [env.observation_space(agent) for agent in agents],
+        [env.action_space(agent) for agent in agents],
+        horizon=horizon or time_limit(env),
+        whole=len(flat_state(env)),
+        title=str((getattr(env, "metadata", None) or {}).get("name", "")),
         reset_noise=2,
-        **{name: tuple(value) for name, value in named.items()},
+        **{name: tuple(group) for name, group in groups.items()},
     )
-    if adapt is Turns and isinstance(layout.spec.action, Continuous):
-        first.close()
+    if isinstance(env, Turns) and isinstance(layout.spec.action, Continuous):
         raise EnvError(
             "the agents act in Box: no mask could say whose turn it is. If all act in a cycle, use `from_parallel` "
             "with `pettingzoo.utils.conversions.aec_to_parallel`."
         )
-    return Door(layout, Fleet(make, adapt, first, layout, copies, workers))
+    return layout
 
 
 def time_limit(env: Any) -> int | None:
@@ -239,7 +249,8 @@ def time_limit(env: Any) -> int | None:
         return None  # its cycles are not our turns
     if isinstance(env, Solo):
         return getattr(env.env.spec, "max_episode_steps", None)
-    return getattr(env.unwrapped, "max_cycles", None)
+    cycles = getattr(env.unwrapped, "max_cycles", None)  # PettingZoo's own word for it
+    return cycles if isinstance(cycles, int) else None
 
 
 def _as_it_is(env: Any) -> Any:

@@ -57,7 +57,7 @@ class Game:
         for name in ("obs", "present", "rewards"):
             row[name][...] = 0
         if "legal" in row:
-            row["legal"][...] = [self.layout.legal(i) for i in range(self.layout.spec.agents)]
+            row["legal"][...] = self.layout.open
         for agent in present:
             i = self.layout.index[agent]
             row["present"][i] = True
@@ -70,7 +70,7 @@ class Game:
         for agent, reward in rewards.items():
             row["rewards"][self.layout.index[agent]] = reward
         row["terminated"][...], row["truncated"][...] = terminated, truncated
-        if row["whole"].size:
+        if "whole" in row:
             row["whole"][...] = flat_state(self.env)
 
 
@@ -90,16 +90,19 @@ def shapes(layout: Layout, copies: int) -> dict[str, tuple[tuple[int, ...], type
     """Shape and kind of each shared array."""
     spec = layout.spec
     agents, continuous = (copies, spec.agents), isinstance(spec.action, Continuous)
-    legal = {} if continuous else {"legal": ((*agents, legal_size(spec.action)), np.bool_)}
+    optional: dict[str, tuple[tuple[int, ...], type]] = {}
+    if spec.whole:
+        optional["whole"] = (copies, spec.whole), np.float32
+    if not continuous:
+        optional["legal"] = (*agents, legal_size(spec.action)), np.bool_
     return {
+        **optional,
         "todo": ((copies,), np.int64),
         "seed": ((copies,), np.int64),
         "ticket": ((copies,), np.int64),
         "actions": (agents + action_shape(spec.action), np.float32 if continuous else np.int64),
         "obs": ((*agents, spec.obs), np.float32),
         "rewards": (agents, np.float32),
-        "whole": ((copies, spec.whole), np.float32),
-        **legal,
         "present": (agents, np.bool_),
         "terminated": ((copies,), np.bool_),
         "truncated": ((copies,), np.bool_),
@@ -136,6 +139,8 @@ class Fleet:
         EnvError: where a simulator raised (with the worker's own traceback) or a worker died. The fleet is then
             closed: its copies are no longer all at the same step.
     """
+
+    divisible = True  # some copies can play while others rest
 
     def __init__(
         self,
@@ -176,7 +181,7 @@ class Fleet:
             theirs.close()  # so that the pipe ends when the worker does
             self.pipes.append(ours)
             self.processes.append(process)
-        self._await(list(range(len(self.shares))))
+        self._exchange(list(range(len(self.shares))))
 
     def run(self) -> None:
         """Have every copy do what `arrays["todo"]` asks of it."""
@@ -186,10 +191,7 @@ class Fleet:
             self._serve_here()
             return
         busy = [k for k, share in enumerate(self.shares) if self.arrays["todo"][share].any()]
-        for k in busy:
-            with contextlib.suppress(BrokenPipeError):  # `_await` says how that worker died
-                self.pipes[k].send_bytes(b"go")
-        self._await(busy)
+        self._exchange(busy, b"go")
 
     def _serve_here(self) -> None:
         for i, game in enumerate(self.games):
@@ -199,9 +201,12 @@ class Fleet:
                 self.close()
                 raise EnvError(f"copy {i} raised:\n{traceback.format_exc()}") from error
 
-    def _await(self, busy: list[int]) -> None:
-        """Wait until the `busy` workers are done. Whatever goes wrong closes the fleet."""
+    def _exchange(self, busy: list[int], message: bytes = b"") -> None:
+        """Send the `busy` workers a message, if any, and wait until they are done. What goes wrong closes the fleet."""
         try:
+            for k in busy if message else ():
+                with contextlib.suppress(BrokenPipeError):  # `_receive` says how that worker died
+                    self.pipes[k].send_bytes(message)
             for k in busy:
                 self._receive(k)
         except BaseException:

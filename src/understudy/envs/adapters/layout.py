@@ -42,7 +42,7 @@ class Layout:
         if self.masked[i]:
             mask = obs[MASK] if mask is None else mask
             rest = {name: part for name, part in obs.items() if name != MASK}
-            obs = rest if isinstance(self.observations[i], spaces.Dict) else next(iter(rest.values()))
+            obs = rest if len(rest) > 1 else next(iter(rest.values()))
         flat = np.asarray(spaces.flatten(self.observations[i], obs), dtype=np.float32)
         return flat, self.legal(i, mask)
 
@@ -50,13 +50,11 @@ class Layout:
         """Agent i's row of legal moves: Bool[choice], padding illegal. `mask`: a flat one, or a tuple by parts."""
         if isinstance(self.spec.action, Continuous):
             return None
-        row, own = self._open[i].copy(), self._own[i]
-        if mask is not None:
-            flat = np.concatenate([np.ravel(part) for part in mask]) if isinstance(mask, tuple) else np.ravel(mask)
-            row[own] = flat.astype(bool)
-            if not all(part.any() for part in np.split(row, self._cuts)):
-                return self._open[i].copy()
-        return row
+        if mask is None:
+            return self.open[i]
+        row = self.open[i].copy()
+        row[self._own[i]] = np.concatenate([np.ravel(part) for part in mask]) if isinstance(mask, tuple) else mask
+        return row if all(part.any() for part in np.split(row, self._cuts)) else self.open[i]
 
     def act(self, i: int, row: np.ndarray | np.integer) -> Any:
         """Agent i's row of the actions as an element of its own action space.
@@ -128,14 +126,12 @@ class Layout:
         ]
 
     @cached_property
-    def _open(self) -> list[np.ndarray]:
-        """For each agent, the row in which all that is its own is legal; 0 in a part that it has not."""
-        rows = []
-        for own, space in zip(self._own, self.actions, strict=True):
-            row = np.zeros(legal_size(self.spec.action), dtype=bool)
+    def open(self) -> np.ndarray:
+        """Bool[agent choice]: all that is an agent's own is legal, and 0 in a part that it has not."""
+        rows = np.zeros((self.spec.agents, legal_size(self.spec.action)), dtype=bool)
+        for row, own, space in zip(rows, self._own, self.actions, strict=True):
             row[own] = True
             row[[0, *self._cuts][len(moves_of(space)) :]] = True
-            rows.append(row)
         return rows
 
 

@@ -50,6 +50,8 @@ def from_vector(envs: VectorEnv, *, horizon: int | None = None) -> Door:
 class VectorFleet:
     """A vector environment behind the arrays of a `Fleet`."""
 
+    divisible = False  # all copies step together
+
     def __init__(self, envs: VectorEnv, layout: Layout) -> None:
         self.envs, self.layout, self.closed = envs, layout, False
         self.arrays = carve(layout, envs.num_envs, bytearray(room(layout, envs.num_envs)))
