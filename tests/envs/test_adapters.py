@@ -18,12 +18,14 @@ from pettingzoo.utils.conversions import parallel_to_aec
 from tests.envs.simulators import Breaks, Counts, Foreign, Lives, Tools
 from understudy.core.errors import EnvError, ShapeError
 from understudy.core.random import generator
-from understudy.core.tree import tree_leaves, tree_take
+from understudy.core.tree import tree_cat, tree_leaves, tree_take
 from understudy.core.types import Continuous, Discrete, EnvSpec, MultiDiscrete
 from understudy.envs import tabular
 from understudy.envs.adapters import Player, from_aec, from_gymnasium, from_parallel, from_vector, to_parallel
 from understudy.envs.adapters.doors import Door, _seeds
 from understudy.envs.adapters.layout import lay_out
+from understudy.rollout import Uniform, begin, collect
+from understudy.rollout import play as episodes_of
 
 BOX = spaces.Box(-1, 1, (2,))
 
@@ -233,6 +235,15 @@ def test_both_conventions_of_masks_are_read():
     assert np.array_equal(env.observe(state)[0, 1, :2].numpy(), told["observation"])
 
 
+def test_a_mask_may_lie_beside_a_dict_or_several_parts():
+    nested = spaces.Dict({"observation": spaces.Dict({"a": BOX, "b": BOX}), "action_mask": spaces.MultiBinary(3)})
+    beside = spaces.Dict({"a": BOX, "b": BOX, "action_mask": spaces.MultiBinary(3)})
+    raw = Tools([nested, beside], [spaces.Discrete(3)] * 2)
+    state = from_parallel(lambda: raw).reset(noise_of(8, 1))
+    for i, parts in enumerate((raw.seen["first_0"]["observation"], raw.seen["second_0"])):
+        assert state.obs[0, i].tolist() == [*parts["a"], *parts["b"]]
+
+
 def test_a_mask_that_allows_nothing_is_no_mask():
     raw = Tools([BOX, BOX], [spaces.Discrete(3)] * 2, {"first_0": np.zeros(3, np.int8)})
     env = from_parallel(lambda: raw)
@@ -336,6 +347,21 @@ def test_a_copy_that_has_ended_waits_unchanged_and_unpaid():
             state, rewards, terminated = step(env, state, still(env))
             assert rewards[:, 0].tolist() == [1.0 if t == 1 else 0.0, t]
             assert terminated.tolist() == [True, False] and state.obs[:, 0, 1].tolist() == [1, t]
+
+
+def test_a_smaller_batch_is_played_by_the_first_copies_while_the_others_rest():
+    noise = noise_of(3, 3)
+    with from_gymnasium(lambda: gymnasium.make("CartPole-v1"), copies=3) as env:
+        whole, _, _ = step(env, env.reset(noise), torch.tensor([[0], [1], [1]]))
+        state = env.reset(noise[:2])
+        part, rewards, terminated = env.step(state, torch.tensor([[0], [1]]), torch.empty(2, 0))
+        assert torch.equal(part.obs, whole.obs[:2]) and rewards.shape == (2, 1) and terminated.shape == (2,)
+        after = env.restart(part, torch.tensor([False, True]), noise[1:])
+        assert torch.equal(after.obs[0], part.obs[0]) and not torch.equal(after.obs[1], part.obs[1])
+        with pytest.raises(EnvError, match="not the last state"):
+            step(env, whole, still(env))
+        again, _, _ = step(env, env.reset(noise), torch.tensor([[0], [1], [1]]))
+        assert torch.equal(again.obs, whole.obs)
 
 
 def test_a_state_is_continued_once_in_full_and_in_order():
@@ -467,6 +493,32 @@ def test_gymnasiums_worker_processes_stand_behind_a_door_as_well():
     makes = [lambda: gymnasium.make("Pendulum-v1", max_episode_steps=5)] * 2
     with from_gymnasium(makes[0], copies=2) as alone, from_vector(AsyncVectorEnv(makes)) as env:
         assert same(play(alone, 20), play(env, 20))
+
+
+# ---- in a rollout
+
+
+def test_a_segment_from_behind_a_door_has_its_episodes_told_apart():
+    lengths = iter([2, 3])
+    with from_gymnasium(lambda: Counts(next(lengths), truncates=True), copies=2) as env:
+        policy, source = Uniform(env.spec), generator(0)
+        segment, live = collect(env, policy, begin(env, policy, 2, source), 7, source)
+        segment = tree_cat([segment, collect(env, policy, live, 5, source)[0]], axis=1)
+    for i, length in enumerate((2, 3)):
+        time = torch.arange(12) % length
+        assert torch.equal(segment.obs[i, :, 0, 1], time.float())
+        assert torch.equal(segment.next_view.obs[i, :, 0, 1], time + 1.0)  # before the reset
+        assert torch.equal(segment.truncated[i], time == length - 1) and not segment.terminated.any()
+        assert torch.equal(segment.starts[i], time == 0)
+        seeds = segment.obs[i, :, 0, 0].unflatten(0, (-1, length))
+        assert (seeds == seeds[:, :1]).all() and len(set(seeds[:, 0].tolist())) > 1
+
+
+def test_whole_episodes_from_behind_a_door_need_not_fill_its_last_batch():
+    with from_gymnasium(lambda: Counts(4), copies=3) as env:
+        played = episodes_of(env, Uniform(env.spec), 7, generator(1), envs=env.copies)
+    assert played.valid.shape == (7, 4) and played.valid.all()
+    assert played.terminated.tolist() == [[False, False, False, True]] * 7
 
 
 # ---- doors out
