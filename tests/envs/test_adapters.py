@@ -143,6 +143,15 @@ def test_a_game_that_all_leave_by_dying_is_terminated_and_who_played_to_the_end_
         assert env.present(state)[0].tolist() == [False, True] and env.observe(state)[0, 1, 0] == 13
 
 
+def test_who_dies_with_the_very_step_that_cuts_the_others_off_is_absent():
+    with from_parallel(lambda: Lives(((0, 3), (0, 9)), limit=3)) as env:
+        state = env.reset(noise_of(0, 1))
+        for _ in range(3):
+            state, rewards, terminated = step(env, state, still(env))
+        assert env.truncated(state).item() and not terminated.item() and rewards[0].tolist() == [1, 1]
+        assert env.present(state)[0].tolist() == [False, True] and env.observe(state)[0, :, 0].tolist() == [0, 13]
+
+
 # ---- spaces
 
 

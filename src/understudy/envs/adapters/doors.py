@@ -266,10 +266,10 @@ def _seeds(noise: Float[Tensor, "env 2"]) -> np.ndarray:
 class Solo:
     """A Gymnasium env with PettingZoo's parallel interface."""
 
-    possible_agents = ("agent_0",)
+    possible_agents = agents = ("agent_0",)
 
     def __init__(self, env: Any) -> None:
-        self.env, self.agents = env, list(self.possible_agents)
+        self.env = env
         self.metadata = {"name": env.spec.id if env.spec else type(env.unwrapped).__name__}
 
     def observation_space(self, agent: str) -> spaces.Space:
@@ -280,14 +280,10 @@ class Solo:
 
     def reset(self, seed: int) -> tuple[dict, dict]:
         obs, info = self.env.reset(seed=seed)
-        self.agents = list(self.possible_agents)
         return {"agent_0": obs}, {"agent_0": info}
 
     def step(self, actions: dict) -> tuple[dict, ...]:
-        outcome = self.env.step(actions["agent_0"])
-        if outcome[2] or outcome[3]:
-            self.agents = []
-        return tuple({"agent_0": part} for part in outcome)
+        return tuple({"agent_0": part} for part in self.env.step(actions["agent_0"]))
 
     def close(self) -> None:
         self.env.close()
