@@ -15,12 +15,14 @@ from understudy.core.random import generator
 from understudy.maths.divergence import (
     energy_distance,
     energy_distance_biased,
+    entropy_of_counts,
     episode_mmd2,
     episode_pairs,
     episode_test,
     histogram,
     histogram_js,
     js,
+    kept_rows,
     kl,
     median_distance,
     minus_distance,
@@ -30,10 +32,8 @@ from understudy.maths.divergence import (
     rbf,
     rbf_of,
     sliced_wasserstein,
-    thin,
     total_correlation,
     total_correlation_gaussian,
-    total_correlation_of_choices,
     wasserstein,
 )
 
@@ -81,29 +81,36 @@ def test_total_correlation_of_three_agents_that_agree_counts_twice():
     assert total_correlation(joint).item() == pytest.approx(2 * math.log(2))
 
 
-def test_total_correlation_of_sampled_choices():
+def counts_of_pairs(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    return torch.bincount(3 * one + other, minlength=9).double().reshape(3, 3)
+
+
+def test_entropies_of_counts_do_not_take_scarcity_for_agreement():
     source = generator(0, "choices")
-    one = torch.randint(3, (4000, 1), generator=source)
-    other = torch.randint(3, (4000, 1), generator=source)
-    agreed = total_correlation_of_choices(torch.cat([one, one], 1)).item()
-    assert agreed == pytest.approx(math.log(3), abs=2e-3)
-    # Without the correction independent choices would show (3*3 - 1 - 2*2) / (2 * 100) = 0.02 on 100 steps.
-    few = torch.stack(
-        [
-            total_correlation_of_choices(torch.cat([a, b], 1))
-            for a, b in zip(one.split(100), other.split(100), strict=True)
-        ]
-    )
-    assert abs(few.mean().item()) < 5 * few.std().item() / math.sqrt(40) < 0.017
+    few = []
+    for _ in range(200):
+        table = counts_of_pairs(torch.randint(3, (60,), generator=source), torch.randint(3, (60,), generator=source))
+        few.append(
+            entropy_of_counts(table.sum(0)) + entropy_of_counts(table.sum(1)) - entropy_of_counts(table.flatten())
+        )
+    found = torch.stack(few)
+    # The plain estimate is off by (9 - 1 - 2 * 2) / (2 * 60) = 0.033.
+    assert abs(found.mean().item()) < 5 * found.std().item() / math.sqrt(200) < 0.02
+    one = torch.arange(3).repeat(2000)
+    agreed = counts_of_pairs(one, one)
+    total = 2 * entropy_of_counts(agreed.sum(0)) - entropy_of_counts(agreed.flatten())
+    assert total.item() == pytest.approx(math.log(3), abs=2e-3)
 
 
-def test_total_correlation_of_gaussians_is_the_closed_form():
-    shared, own = normal(40_000, 1), normal(40_000, 2, seed=1)
-    actions = torch.stack([shared[:, 0], shared[:, 0] + own[:, 0]], 1).unsqueeze(-1)  # correlation 1 / sqrt 2
-    expected = -0.5 * math.log(1 - 0.5)
-    assert total_correlation_gaussian(actions).item() == pytest.approx(expected, abs=5 / math.sqrt(40_000))
-    stretched = actions * torch.tensor([3.0, -0.1], dtype=torch.float64).reshape(2, 1) + 5
-    assert total_correlation_gaussian(stretched).item() == pytest.approx(total_correlation_gaussian(actions).item())
+def test_total_correlation_of_gaussians_is_the_closed_form_whatever_the_units():
+    covariance = torch.tensor([[1.0, 0.6], [0.6, 1.0]], dtype=torch.float64)
+    assert total_correlation_gaussian(covariance, 2).item() == pytest.approx(-0.5 * math.log(1 - 0.36))
+    mix = normal(4, 4)
+    covariance, units = mix @ mix.T, torch.block_diag(normal(2, 2, seed=1), normal(2, 2, seed=2))
+    scaled = units @ covariance @ units.T
+    both = total_correlation_gaussian(torch.stack([covariance, scaled]), agents=2)
+    torch.testing.assert_close(both[0], both[1])
+    assert both[0] > 0
 
 
 # --- one number at a time ---
@@ -254,11 +261,10 @@ def test_the_median_distance_of_gaussians_and_of_what_does_not_vary():
     assert median_distance(torch.zeros(5, 2), torch.zeros(5, 2)) == 1
 
 
-def test_thinning_keeps_the_stated_number_of_rows_and_always_the_same():
-    x = torch.arange(1000.0).unsqueeze(1)
-    kept = thin(x, 100)
-    assert kept.shape == (100, 1) and (kept.diff(dim=0) > 0).all()
-    assert torch.equal(kept, thin(x, 100)) and torch.equal(thin(x, 1000), x)
+def test_the_stated_number_of_rows_is_kept_and_always_the_same():
+    kept = kept_rows(1000, 100)
+    assert kept.shape == (100,) and (kept.diff() > 0).all() and kept.min() >= 0 and kept.max() < 1000
+    assert torch.equal(kept, kept_rows(1000, 100)) and torch.equal(kept_rows(7, 100), torch.arange(7))
 
 
 def test_blocks_do_not_change_a_sum_of_pairs():

@@ -151,7 +151,7 @@ def test_the_sign_flips_of_three_equal_differences_reach_a_quarter_and_no_less()
         (Estimate(-39.2137, -39.61, -38.79, 100), "-39.21 ± 0.41"),
         (Estimate(1234.56, 1200.0, 1270.0, 9), "1235 ± 35"),
         (Estimate(0.96, 0.71, 0.99, 9), "0.96 [0.71, 0.99]"),
-        (Estimate(2.0, 2.0, 2.0, 9), "2 ± 0"),
+        (Estimate(2.0, 2.0, 2.0, 9), "2"),
         (Estimate(0.5, -math.inf, math.inf, 1), "0.5 (n = 1)"),
         (Estimate(0.0000003, 0.0000001, 0.0000005, 9), "3.00e-07 ± 2.00e-07"),
     ],

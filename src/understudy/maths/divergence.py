@@ -52,34 +52,28 @@ def total_correlation(joint: Float[Tensor, "..."]) -> Float[Tensor, ""]:
     return torch.stack([entropy(p) for p in alone]).sum() - entropy(joint.flatten())
 
 
-def total_correlation_of_choices(actions: Int[Tensor, "step agent"]) -> Float[Tensor, ""]:
-    """`total_correlation` estimated from steps of joint choices, in nats.
+def entropy_of_counts(counts: Float[Tensor, "*batch cell"]) -> Float[Tensor, "*batch"]:
+    """Entropy in nats of whatever was counted: that of the shares, plus (cells seen - 1) / (2 * total).
 
-    Each entropy is that of the counts plus (choices seen - 1) / (2 steps) (Miller 1955): without it, rarely seen
-    combinations look like agreement. It can come out slightly below 0.
+    Without the second term rare cells make the entropy too small, joint ones more than single ones, and independent
+    choices look like agreement.
+
+    Source: Miller 1955, "Note on the bias of information estimates".
     """
-
-    def entropy_of_rows(rows: Tensor) -> Tensor:
-        counts = torch.unique(rows, dim=0, return_counts=True)[1].double()
-        return entropy(counts / len(rows)) + (len(counts) - 1) / (2 * len(rows))
-
-    alone = torch.stack([entropy_of_rows(actions[:, i : i + 1]) for i in range(actions.shape[1])])
-    return alone.sum() - entropy_of_rows(actions)
+    total = counts.sum(-1)
+    return entropy(counts / total.unsqueeze(-1)) + ((counts > 0).sum(-1) - 1) / (2 * total)
 
 
-def total_correlation_gaussian(actions: Float[Tensor, "step agent size"]) -> Float[Tensor, ""]:
-    """Total correlation in nats of the Gaussian with the covariance of these joint actions.
+def total_correlation_gaussian(covariance: Float[Tensor, "*batch width width"], agents: int) -> Float[Tensor, "*batch"]:
+    """Total correlation in nats of Gaussian actions with this covariance, those of agent 0 first.
 
         1/2 * (sum_i log det C_ii - log det C)
 
-    Exact for Gaussian actions, a lower bound seen through linear dependence otherwise. Infinite where one agent's
-    action is a linear function of the others'.
+    Of other actions it sees linear dependence only. Infinite where an action is a linear function of the others'.
     """
-    agents, size = actions.shape[1:]
-    centred = (actions - actions.mean(0)).double().flatten(1)
-    covariance = centred.T @ centred / len(centred)
-    blocks = covariance.unflatten(0, (agents, size)).unflatten(2, (agents, size)).diagonal(dim1=0, dim2=2)
-    return (torch.logdet(blocks.permute(2, 0, 1)).sum() - torch.logdet(covariance)) / 2
+    size = covariance.shape[-1] // agents
+    blocks = covariance.unflatten(-1, (agents, size)).unflatten(-3, (agents, size)).diagonal(dim1=-4, dim2=-2)
+    return (torch.logdet(blocks.movedim(-1, -3)).sum(-1) - torch.logdet(covariance)) / 2
 
 
 # --- one number at a time --------------------------------------------------------------------------------------------
@@ -138,22 +132,25 @@ def sliced_wasserstein(
     return (wasserstein((x @ axes).T, (y @ axes).T, order) ** order).mean() ** (1 / order)
 
 
-def thin(x: Float[Tensor, "row feature"], most: int) -> Float[Tensor, "kept feature"]:
-    """At most `most` rows, in their order: always the same ones for the same number of rows."""
-    if len(x) <= most:
-        return x
-    kept = torch.randperm(len(x), generator=named_generator(0, "thin", len(x), most))[:most].sort().values
-    return x[kept.to(x.device)]
+def kept_rows(rows: int, most: int) -> Int[Tensor, "kept"]:
+    """Which of so many rows to keep, at most `most`, in their order: always the same ones for the same two numbers.
+
+    Drawn, not evenly spaced: an even step could fall in with a rhythm of the data.
+    """
+    if rows <= most:
+        return torch.arange(rows)
+    return torch.randperm(rows, generator=named_generator(0, "kept_rows", rows, most))[:most].sort().values
 
 
 def median_distance(x: Float[Tensor, "x feature"], y: Float[Tensor, "y feature"], most: int = 1000) -> float:
     """Median distance between different rows of both samples together: the usual width of an RBF kernel.
 
-    From at most `most` rows of each (see `thin`). 1 where more than half of the rows are the same.
+    From at most `most` rows of each (see `kept_rows`). 1 where more than half of the rows are the same.
 
     Source: Gretton et al. 2012, JMLR 13, section 8.
     """
-    distance = torch.nn.functional.pdist(torch.cat([thin(x, most), thin(y, most)]))
+    kept = [side[kept_rows(len(side), most).to(side.device)] for side in (x, y)]
+    distance = torch.nn.functional.pdist(torch.cat(kept))
     median = distance.median().item() if len(distance) else 0.0
     return median or 1.0
 

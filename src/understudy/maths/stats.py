@@ -22,7 +22,7 @@ Statistic = Callable[[Tensor], Tensor]  # [*batch, sample] -> [*batch]
 class Estimate:
     """A figure, the interval it lies in, and how many independent things (runs, episodes) it was made of.
 
-    The interval is infinite where there are too few of them to say anything.
+    The interval is infinite where there are too few of them to say anything, and a point where the figure is exact.
     """
 
     value: float
@@ -35,6 +35,8 @@ class Estimate:
         if not math.isfinite(self.high - self.low):
             return f"{self.value:.3g} (n = {self.n})"
         half = (self.high - self.low) / 2
+        if half == 0:
+            return _rounded(self.value, half)
         if abs(self.value - (self.high + self.low) / 2) > 0.2 * half:
             return self.bracketed
         return f"{_rounded(self.value, half)} ± {_rounded(half, half)}"
@@ -48,7 +50,7 @@ class Estimate:
 
 def _rounded(value: float, half: float) -> str:
     """Two figures of the half width decide how many decimals are worth printing."""
-    if not math.isfinite(half) or half == 0:
+    if half == 0 or not math.isfinite(half):
         return f"{value:.4g}"
     decimals = max(0, 1 - math.floor(math.log10(half)))
     return f"{value:.{decimals}f}" if decimals <= 6 else f"{value:.2e}"
