@@ -15,7 +15,7 @@ from tests.evaluation.scenes import HOSTILE, room
 from understudy.core.errors import ConfigError, RunError
 from understudy.core.scene import Scene, Shape
 from understudy.evaluation.plots import Curve
-from understudy.evaluation.report import Animation, Curves, Intervals, Report, Section, Table, safe_json
+from understudy.evaluation.report import Animation, Curves, Intervals, Report, Section, Table, comparison, safe_json
 from understudy.maths.stats import Estimate
 
 
@@ -137,6 +137,21 @@ def test_what_cannot_be_shown_is_refused():
     lost = Scene(0.0, 0.0, 1.0, 1.0, (Shape("circle", ((math.nan, 0.0),), 1.0),))
     with pytest.raises(ConfigError, match="animation 'a': a shape's place or size is not finite"):
         Report("t", [Section("s", animations=[Animation("a", [("people", [lost])])])]).html()
+
+
+def test_a_comparison_has_a_column_for_each_learner_and_blanks_where_nothing_was_measured():
+    def found(value: float) -> dict[str, Estimate]:
+        estimate = Estimate(value, value - 1, value + 1, 9)
+        return {"return/team": estimate, "demonstrated return/team": Estimate(5.0, 4.0, 6.0, 9), "energy/obs": estimate}
+
+    table = comparison({"BC": found(1.0), "MA-GAIL": found(2.0)}, "people")
+    assert table.columns == ["measure", "people", "BC", "MA-GAIL"]
+    assert [[str(cell) for cell in row] for row in table.rows] == [
+        ["return/team", "5.0 ± 1.0", "1.0 ± 1.0", "2.0 ± 1.0"],
+        ["energy/obs", "", "1.0 ± 1.0", "2.0 ± 1.0"],
+    ]
+    assert 'th scope="col" class="number">people' in Report("t", tables=[table]).html()  # blanks are no words
+    assert [row[0] for row in comparison({"BC": found(1.0)}, measures=["energy/obs"]).rows] == ["energy/obs"]
 
 
 PROBE = """

@@ -4,12 +4,14 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from rich.style import Style
 
 from tests.evaluation.scenes import HOSTILE, rect, room
-from understudy.core.errors import ConfigError, MissingExtra
+from understudy.core.errors import ConfigError, DemosError, MissingExtra
 from understudy.core.scene import Scene, Shape
-from understudy.evaluation.video import beside, brightness, raster, rgb, save_video, terminal
+from understudy.core.types import Segment, View
+from understudy.evaluation.video import beside, brightness, raster, rgb, save_video, scenes_of, terminal
 
 
 def lines(scene: Scene, columns: int) -> list[str]:
@@ -77,6 +79,21 @@ def test_scenes_beside_each_other_keep_their_proportions_and_lose_what_lies_outs
     assert [s.text for s in both.shapes if s.kind == "text"] == ["ann", "people", "learned"]
     assert not any(s.kind == "circle" and s.size == 0.25 for s in both.shapes)
     assert len(lines(both, 60)) > 10 and raster(both, 200).shape[1] == 200
+
+
+def test_scenes_of_an_episode_stop_at_its_end_and_show_it():
+    whole = torch.arange(8.0).reshape(2, 4, 1)
+    valid = torch.tensor([[True] * 4, [True, True, False, False]])
+    actions, obs = torch.zeros(2, 4, 1).long(), torch.zeros(2, 4, 1, 1)
+    played = Segment(View(obs, whole=whole), actions, next_view=View(obs, whole=whole + 100), valid=valid)
+
+    def draw(moment: torch.Tensor) -> Scene:
+        return Scene(0.0, 0.0, 1.0, 1.0, (), f"{moment.item():g}")
+
+    assert [scene.caption for scene in scenes_of(draw, played, 0)] == ["0", "1", "2", "3", "103"]
+    assert [scene.caption for scene in scenes_of(draw, played, 1)] == ["4", "5", "105"]
+    with pytest.raises(DemosError, match="full state"):
+        scenes_of(draw, Segment(View(obs), actions))
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])

@@ -261,7 +261,8 @@ def distance(learned: Rows, demonstrated: Rows, generator: torch.Generator, most
     together = torch.cat([side.values[side.valid] for side in sides])
     spread = together.std(0)
     spread = torch.where(spread > 1e-9 * together.abs().amax(0).clamp(min=1e-30), spread, math.inf)
-    x, y = (side.values / spread for side in sides)
+    # Standardised in float64, so that a far origin costs no digits; float32 is then enough, and several times as fast.
+    x, y = (((side.values - together.mean(0)) / spread).float() for side in sides)
     valid = [side.valid for side in sides]
     energy = episode_pairs(x, y, minus_distance, *valid)
     mmd2 = episode_pairs(x, y, rbf_of(x[valid[0]], y[valid[1]]), *valid)
@@ -269,7 +270,7 @@ def distance(learned: Rows, demonstrated: Rows, generator: torch.Generator, most
 
 
 def _kept(rows: Rows, most: int) -> Rows:
-    """At most `most` rows, in float64; episodes of which none is left are dropped."""
+    """At most `most` rows; episodes of which none is left are dropped."""
     valid = torch.zeros_like(rows.valid).flatten()
     there = rows.valid.flatten().nonzero().squeeze(1)
     valid[there[kept_rows(len(there), most).to(there.device)]] = True
@@ -378,22 +379,20 @@ def compare(
         most: rows kept of each side for the distances.
     """
     sides = {"": learned, "demonstrated ": demonstrated}
-    found: dict[str, Estimate] = {}
+    found = {f"{prefix}length": estimate(lengths(s).double(), generator) for prefix, s in sides.items()}
     earned: dict[str, dict[str, Tensor]] = {}
     for prefix, segment in sides.items():
-        found[f"{prefix}length"] = estimate(lengths(segment).double(), generator)
         if segment.rewards is not None:
-            by_agent_return = returns(segment)
-            earned[prefix] = team_returns(by_agent_return, spec.teams)
-            if spec.agents > 1:
-                earned[prefix] |= {name: by_agent_return[:, i] for i, name in enumerate(spec.names)}
-            found |= {f"{prefix}return/{who}": estimate(r, generator) for who, r in earned[prefix].items()}
-        if spec.agents > 1:
-            found[f"{prefix}total correlation"] = total_correlation(segment, spec.action)
+            each = returns(segment)
+            earned[prefix] = team_returns(each, spec.teams)
+            alone = {name: each[:, i] for i, name in enumerate(spec.names)} if spec.agents > 1 else {}
+            found |= {f"{prefix}return/{who}": estimate(r, generator) for who, r in (earned[prefix] | alone).items()}
     if random is not None and len(earned) == 2:
         for team, scores in team_returns(returns(random), spec.teams).items():
-            args = earned[""][team], earned["demonstrated "][team], scores
-            found[f"normalised return/{team}"] = normalised_return(*args, generator)
+            ours, theirs = earned[""][team], earned["demonstrated "][team]
+            found[f"normalised return/{team}"] = normalised_return(ours, theirs, scores, generator)
+    if spec.agents > 1:
+        found |= {f"{prefix}total correlation": total_correlation(s, spec.action) for prefix, s in sides.items()}
 
     respects: dict[str, Callable[[Segment], Rows]] = {
         "obs": lambda s: by_agent(s.obs, s),

@@ -166,6 +166,21 @@ class Report:
         return out.getvalue()
 
 
+def comparison(
+    learners: Mapping[str, Mapping[str, Estimate]],
+    demonstrators: str = "demonstrators",
+    measures: Sequence[str] = (),
+) -> Table:
+    """A row for each measure of `metrics.compare` (or those named), a column for demonstrators and each learner."""
+    first = next(iter(learners.values()))
+    names = measures or [name for name in first if not name.startswith("demonstrated ")]
+    rows: list[list[Cell]] = []
+    for name in names:
+        shown = [first.get(f"demonstrated {name}", ""), *(found.get(name, "") for found in learners.values())]
+        rows.append([name, *shown])
+    return Table(["measure", demonstrators, *learners], rows, "Value ± half of its 95 % interval, episodes resampled.")
+
+
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
@@ -185,8 +200,10 @@ def _paragraphs(text: str) -> str:
     return "".join(f"<p>{escape(part)}</p>" for part in text.split("\n\n") if part.strip())
 
 
-def _is_number(cell: Cell) -> bool:
-    return not isinstance(cell, str)
+def _numeric(table: Table) -> list[bool]:
+    """Which columns hold figures, or nothing, all the way down."""
+    columns = [[row[k] for row in table.rows if row[k] != ""] for k in range(len(table.columns))]
+    return [bool(cells) and not any(isinstance(cell, str) for cell in cells) for cells in columns]
 
 
 def _cell(cell: Cell) -> str:
@@ -196,8 +213,7 @@ def _cell(cell: Cell) -> str:
 
 
 def _table(table: Table) -> str:
-    numeric = [bool(table.rows) and all(_is_number(row[k]) for row in table.rows) for k in range(len(table.columns))]
-    kind = ['class="number"' if n else "" for n in numeric]
+    kind = ['class="number"' if numeric else "" for numeric in _numeric(table)]
     head = "".join(f'<th scope="col" {k}>{escape(name)}</th>' for k, name in zip(kind, table.columns, strict=True))
     rows = []
     for row in table.rows:
@@ -264,8 +280,7 @@ def _compact(scenes: Sequence[Scene]) -> dict[str, Any]:
 
 def _rich_table(table: Table) -> rich.table.Table:
     shown = rich.table.Table(title=Text(printable(table.caption)) if table.caption else None, title_justify="left")
-    for k, name in enumerate(table.columns):
-        numeric = bool(table.rows) and all(_is_number(row[k]) for row in table.rows)
+    for name, numeric in zip(table.columns, _numeric(table), strict=True):
         shown.add_column(Text(printable(name)), justify="right" if numeric else "left")
     for row in table.rows:
         shown.add_row(*(Text(printable(_cell(cell))) for cell in row))

@@ -5,17 +5,19 @@ are painted on white paper; what lies outside its borders is cut off.
 """
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.text import Text
+from torch import Tensor
 
-from understudy.core.errors import ConfigError, missing_extra
+from understudy.core.errors import ConfigError, DemosError, missing_extra
 from understudy.core.files import write_atomically
 from understudy.core.scene import Scene, Shape
+from understudy.core.types import Segment
 
 PAPER, INK = "#ffffff", "#222222"
 FINER = 3  # pixels drawn for each pixel kept, on either side: the mean of nine smooths the edges
@@ -35,6 +37,21 @@ def brightness(colour: str) -> float:
     """0 for black, 1 for white, as the eye weighs the three (ITU-R BT.601)."""
     red, green, blue = rgb(colour)
     return (0.299 * red + 0.587 * green + 0.114 * blue) / 255
+
+
+def scenes_of(draw: Callable[[Tensor], Scene], segment: Segment, episode: int = 0) -> list[Scene]:
+    """What `env.draw` makes of each moment of an episode of a segment [episode, time, ...], the end of it included.
+
+    Raises:
+        DemosError: the segment does not hold the full states (`view.whole`) that pictures are drawn from.
+    """
+    if segment.view.whole is None:
+        raise DemosError("segment: it does not hold the full state (`view.whole`), so there is nothing to draw.")
+    whole = segment.view.whole[episode]
+    end = None if segment.next_view is None else segment.next_view.whole
+    steps = len(whole) if segment.valid is None else int(segment.valid[episode].sum())
+    moments = [*whole[:steps], *([] if end is None else [end[episode, steps - 1]])]
+    return [draw(moment) for moment in moments]
 
 
 def beside(titled: Sequence[tuple[str, Scene]], gap: float = 0.08) -> Scene:

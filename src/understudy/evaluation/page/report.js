@@ -16,13 +16,13 @@ if (tabs) {
     window.dispatchEvent(new Event("resize"));
   };
   buttons.forEach((button, k) => {
-    button.addEventListener("click", () => choose(k));
+    button.addEventListener("click", () => { choose(k); history.replaceState(null, "", `#${sections[k].id}`); });
     button.addEventListener("keydown", (event) => {
       const way = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (way) choose((k + way + buttons.length) % buttons.length, true);
     });
   });
-  choose(0);
+  choose(Math.max(0, sections.findIndex((section) => `#${section.id}` === location.hash)));
 }
 
 // A scene: shapes in its own units, y upwards, painted in order.
@@ -71,6 +71,7 @@ function paint(canvas, player, frame) {
   player.frames[frame].forEach(draw);
 }
 
+const REST = 0.8; // seconds at the last scene before it starts again
 const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 for (const animation of document.querySelectorAll(".animation")) {
   const data = JSON.parse(animation.querySelector("script").textContent);
@@ -102,7 +103,7 @@ for (const animation of document.querySelectorAll(".animation")) {
     if (!playing || !visible) return;
     now += Math.max(0, time - before) / 1000 / data.dt * Number(speed.value);
     before = time;
-    if (now >= frames) now = frames > 1 ? now % frames : 0; // again from the start
+    if (now >= frames + REST / data.dt * Number(speed.value)) now = 0;
     show();
     requestAnimationFrame(tick);
   };
