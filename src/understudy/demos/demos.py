@@ -124,7 +124,7 @@ class Demos:
         """
         from understudy.demos.store import save
 
-        save(Path(folder), self.spec, self, self.about, replace=replace)
+        save(folder, self.spec, self, self.about, replace=replace)
 
     def __len__(self) -> int:
         return len(self._table.names)

@@ -101,7 +101,10 @@ class Index:
     @staticmethod
     def from_json(data: dict[str, Any]) -> "Index":
         """The index that plain `data` describes. Raises ValueError, TypeError or KeyError where it describes none."""
-        action = {k: float(v) if v in ("inf", "-inf") else v for k, v in data["spec"]["action"].items()}
+        words = {"inf": math.inf, "-inf": -math.inf}
+        action = {
+            k: tuple(v) if isinstance(v, list) else words.get(str(v), v) for k, v in data["spec"]["action"].items()
+        }
         made = Index(
             spec=EnvSpec.from_json(data["spec"] | {"action": action}),
             about=About.from_json(data["about"]),
@@ -210,14 +213,18 @@ def parse_index(text: bytes, path: Path) -> tuple[Index, bool]:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         if isinstance(error, DemosError) and "schema" in str(error):
             raise
-        raise DemosError(f"{path}: damaged, it does not read as an index ({error!r}). {MEND}") from None
+        raise DemosError(f"{path}: damaged, it does not read as an index ({error}). {MEND}") from None
+
+
+def _text(data: dict[str, Any]) -> str:
+    try:
+        return json.dumps(data, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise DemosError(f"what is said about the set must be plain data that JSON can hold: {error}.") from None
 
 
 def _checksum(data: dict[str, Any]) -> str:
-    try:
-        return hashlib.sha256(json.dumps(data, sort_keys=True, allow_nan=False).encode()).hexdigest()
-    except (TypeError, ValueError) as error:
-        raise DemosError(f"what is said about the set must be plain data that JSON can hold: {error}.") from None
+    return hashlib.sha256(_text(data).encode()).hexdigest()
 
 
 def read_shard(folder: Path, shard: Shard, columns: Kinds, *, verify: bool = True) -> Columns:
@@ -280,7 +287,9 @@ def _schema(columns: Kinds) -> pa.Schema:
 # ---- writing
 
 
-def save(folder: Path, spec: EnvSpec, episodes: Iterable[Episode], about: About, *, replace: bool = False) -> None:
+def save(
+    folder: str | Path, spec: EnvSpec, episodes: Iterable[Episode], about: About | None = None, *, replace: bool = False
+) -> None:
     """Write `episodes` to `folder`, whole or not at all. They are taken one by one and may be more than fit in memory.
 
     Raises:
@@ -293,12 +302,12 @@ def save(folder: Path, spec: EnvSpec, episodes: Iterable[Episode], about: About,
             raise DemosError(
                 f"{folder}: a set of {len(old.episodes)} episodes is here. Append to it, or say replace=True."
             )
-        return Index(spec, about, {}, number=old.number if old else 0), episodes
+        return Index(spec, about or About(), {}, number=old.number if old else 0), episodes
 
-    _write_set(folder, start)
+    _write_set(Path(folder), start)
 
 
-def append(folder: Path, episodes: Iterable[Episode]) -> None:
+def append(folder: str | Path, episodes: Iterable[Episode]) -> None:
     """Add `episodes` to the set in `folder`, all or none. Errors as `save`."""
 
     def start(old: Index | None) -> tuple[Index, Iterable[Episode]]:
@@ -306,10 +315,10 @@ def append(folder: Path, episodes: Iterable[Episode]) -> None:
             raise DemosError(f"{folder}: no demos here to append to.")
         return old, episodes
 
-    _write_set(folder, start)
+    _write_set(Path(folder), start)
 
 
-def compact(folder: Path) -> None:
+def compact(folder: str | Path) -> None:
     """Write the set in `folder` anew in as few shards as it needs, such as after recording. Its fingerprint stays.
 
     Whoever has it memory-mapped reads on in the old files.
@@ -318,9 +327,9 @@ def compact(folder: Path) -> None:
     def start(old: Index | None) -> tuple[Index, Iterable[Episode]]:
         if old is None:
             raise DemosError(f"{folder}: no demos here to compact.")
-        return Index(old.spec, old.about, {}, number=old.number), load(folder, memory=0)
+        return Index(old.spec, old.about, {}, number=old.number), load(Path(folder), memory=0)
 
-    _write_set(folder, start)
+    _write_set(Path(folder), start)
 
 
 class Recorder:
@@ -374,7 +383,7 @@ def _write_set(folder: Path, start: Callable[[Index | None], tuple[Index, Iterab
                 index = _add_shard(folder, index, group, written)
             if index != old:
                 data = index.to_json()
-                text = json.dumps(data | {"sha256": _checksum(data)})
+                text = _text(data | {"sha256": _checksum(data)})
                 written.clear()  # from here on the new index may be there, and name them
                 _write(folder / INDEX, text.encode())
             if old is not None and set(old.shards) - set(index.shards):
@@ -423,7 +432,7 @@ def _add_shard(folder: Path, index: Index, group: Sequence[Episode], written: li
         for i in range(len(group))
     ]
     own = Index(index.spec, index.about, kinds(columns), episodes=tuple(replace(e, shard=0) for e in entries))
-    data = _arrow(columns, json.dumps(own.to_json()))
+    data = _arrow(columns, _text(own.to_json()))
     path = folder / f"shard-{index.number:08d}.arrow"
     written.append(path)
     _write(path, data)
