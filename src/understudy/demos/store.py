@@ -42,6 +42,7 @@ LOCK = "lock"
 SHARD = re.compile(r"shard-\d{8}\.arrow")
 TOLD = b"understudy"  # key of what a shard says of itself
 SHARD_BYTES = 2**25  # of columns; a longer episode has a shard of its own
+END = 80  # bytes at the end of an index that tell it from every other
 PATIENCE = 30.0  # seconds that a writer waits for another
 DTYPES = ("float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool")
 
@@ -153,12 +154,15 @@ class Index:
         )
 
 
+WIDER: dict[Any, Any] = {float: int | float, Info: dict}  # what JSON may give for them
+PLAIN = {kind: {f.name: WIDER.get(f.type, f.type) for f in fields(kind)} for kind in (Shard, Entry)}
+
+
 def _made(kind: type[Any], data: dict[str, Any]) -> Any:
     """A Shard or an Entry of plain `data`, whose values must be of the kinds declared."""
-    wider: dict[Any, Any] = {float: int | float, Info: dict}
-    for f in fields(kind):
-        if not isinstance(data[f.name], wider.get(f.type, f.type)):
-            raise TypeError(f"{f.name}: {data[f.name]!r}")
+    for name, meant in PLAIN[kind].items():
+        if not isinstance(data[name], meant):
+            raise TypeError(f"{name}: {data[name]!r}")
     return kind(**data)
 
 
@@ -344,11 +348,12 @@ class Recorder:
         self.folder = Path(folder)
         self.spec = spec
         self.about = about
+        self._known: dict[bytes, Index] = {}
 
         def start(old: Index | None) -> tuple[Index, Iterable[Episode]]:
             return self._index(old), []
 
-        _write_set(self.folder, start)
+        _write_set(self.folder, start, self._known)
 
     def add(self, episode: Episode) -> int:
         """Write `episode` and return its number when it is durable.
@@ -360,7 +365,7 @@ class Recorder:
         def start(old: Index | None) -> tuple[Index, Iterable[Episode]]:
             return self._index(old), [episode]
 
-        return len(_write_set(self.folder, start).episodes) - 1
+        return len(_write_set(self.folder, start, self._known).episodes) - 1
 
     def _index(self, old: Index | None) -> Index:
         if old is None:
@@ -370,22 +375,33 @@ class Recorder:
         return replace(old, about=self.about or old.about)
 
 
-def _write_set(folder: Path, start: Callable[[Index | None], tuple[Index, Iterable[Episode]]]) -> Index:
-    """The index after the episodes of `start` were added to the index of `start`, which is told what is there."""
+def _write_set(
+    folder: Path,
+    start: Callable[[Index | None], tuple[Index, Iterable[Episode]]],
+    known: dict[bytes, Index] | None = None,
+) -> Index:
+    """The index after the episodes of `start` were added to the index of `start`, which is told what is there.
+
+    `known` spares a writer of many episodes from reading each time what it wrote: the last index by the file's end.
+    """
+    known = {} if known is None else known
     written: list[Path] = []
     try:
         _make_folder(folder)
         with _locked(folder):
-            old = read_index(folder) if (folder / INDEX).exists() else None
+            end = _end(folder / INDEX)
+            old = None if end is None else known[end] if end in known else read_index(folder)
             _sweep(folder, old)
             index, episodes = start(old)
             for group in _groups(index, episodes):
                 index = _add_shard(folder, index, group, written)
             if index != old:
-                data = index.to_json()
-                text = _text(data | {"sha256": _checksum(data)})
+                text = _text(index.to_json()).encode()
+                signed = text[:-1] + f', "sha256": "{hashlib.sha256(text).hexdigest()}"}}'.encode()
                 written.clear()  # from here on the new index may be there, and name them
-                _write(folder / INDEX, text.encode())
+                _write(folder / INDEX, signed)
+                known.clear()
+                known[signed[-END:]] = index
             if old is not None and set(old.shards) - set(index.shards):
                 _sweep(folder, index)
         return index
@@ -395,6 +411,14 @@ def _write_set(folder: Path, start: Callable[[Index | None], tuple[Index, Iterab
         for path in written:
             with suppress(OSError):
                 os.unlink(path)
+
+
+def _end(path: Path) -> bytes | None:
+    """The end of an index, where its checksum is."""
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - END))
+        return file.read()
+    return None
 
 
 def _groups(index: Index, episodes: Iterable[Episode]) -> Iterator[list[Episode]]:
@@ -536,11 +560,11 @@ def _locked(folder: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > end:
-                    owner = os.read(file, 200).decode(errors="replace") or "another process"
+                    owner = os.read(file, 200).decode(errors="replace").strip() or "another process"
                     raise DemosError(f"{folder}: {owner} is writing here. Wait for it, or end it.") from None
                 time.sleep(0.005)
-        os.ftruncate(file, 0)
-        os.write(file, f"process {os.getpid()} of {socket.gethostname()}, since {time.strftime('%F %T')},".encode())
+        owner = f"process {os.getpid()} of {socket.gethostname()}, since {time.strftime('%F %T')},"
+        os.write(file, owner.ljust(200).encode())
         yield
     finally:
         os.close(file)
