@@ -10,7 +10,7 @@ from understudy.core.errors import DemosError
 from understudy.core.random import generator
 from understudy.core.types import Continuous, Discrete, EnvSpec, MultiDiscrete, action_shape, legal_size
 from understudy.demos import About, Demos, Episode
-from understudy.demos.formats import npz, tables
+from understudy.demos.formats import minari, npz, tables
 
 ACTIONS = {
     "discrete": Discrete(5),
@@ -96,7 +96,13 @@ def by_pandas(demos, folder):
     return tables.from_table(tables.to_pandas(demos))
 
 
-ROUND = [by_npz, by_csv, by_parquet, by_pandas]
+def by_minari(demos, folder):
+    pytest.importorskip("h5py")
+    minari.write_minari(demos, folder / "minari")
+    return minari.read_minari(folder / "minari")
+
+
+ROUND = [by_npz, by_csv, by_parquet, by_pandas, by_minari]
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["full", "least"])
@@ -105,3 +111,28 @@ ROUND = [by_npz, by_csv, by_parquet, by_pandas]
 def test_a_round_trip_gives_the_same_bits(there_and_back, kind, full, tmp_path):
     demos = made_up(kind, full=full)
     assert_same(there_and_back(demos, tmp_path), demos)
+
+
+# ---- Minari
+
+
+def test_what_we_write_minari_loads(tmp_path):
+    peer = pytest.importorskip("minari")
+    for kind in ACTIONS:
+        for agents in (1, 3):
+            demos = made_up(kind, agents=agents)
+            folder = tmp_path / f"{kind}-{agents}"
+            minari.write_minari(demos, folder)
+            loaded = peer.MinariDataset(folder)
+            assert loaded.total_episodes == 3
+            assert loaded.total_steps == 11
+            for ours, theirs in zip(demos, loaded.iterate_episodes(), strict=True):
+                assert (theirs.terminations[-1], theirs.truncations[-1]) == (ours.terminated, ours.truncated)
+                np.testing.assert_allclose(theirs.rewards, ours.rewards.sum(1), rtol=1e-6)
+                for i, name in enumerate(demos.spec.names):
+                    obs, actions = theirs.observations, theirs.actions
+                    obs, actions = (obs, actions) if agents == 1 else (obs[name], actions[name])
+                    np.testing.assert_array_equal(obs, ours.obs[:, i])
+                    np.testing.assert_array_equal(actions, ours.actions[:, i])
+                    space = loaded.observation_space if agents == 1 else loaded.observation_space[name]
+                    assert space.contains(obs[0])

@@ -87,6 +87,15 @@ def refusing(path: Path | str, kind: str) -> Iterator[str]:
         raise DemosError(f"{path}: cannot be read as {kind}: {type(error).__name__}: {error}") from error
 
 
+def refuse_pickle(path: Path | str) -> None:
+    """Refuse a pickle by its name: reading one runs whatever code it holds."""
+    if Path(path).suffix in (".pickle", ".pkl", ".pt", ".pth", ".joblib"):
+        raise DemosError(
+            f"{path}: a pickle runs whatever code it holds when it is read, so it is not read here. Convert it, where "
+            "you trust it, with the program that made it: to NumPy arrays, CSV, Parquet or JSON (docs/formats.md)."
+        )
+
+
 def to_arrays(episode: Episode) -> dict[str, np.ndarray]:
     """The tensors an episode has, by name; labels under `label:NAME`."""
     parts: dict[str, Tensor | None] = {name: getattr(episode, name) for name in MOMENTS + STEPS}
@@ -100,6 +109,22 @@ def from_arrays(arrays: Mapping[str, np.ndarray], entry: dict[str, Any], termina
     labels = {name.removeprefix(LABEL): value for name, value in tensors.items() if name.startswith(LABEL)}
     rest: dict[str, Any] = {name: value for name, value in tensors.items() if not name.startswith(LABEL)}
     return Episode(**rest, labels=labels, terminated=terminated, truncated=truncated, **entry)
+
+
+def usual(name: str, array: np.ndarray) -> np.ndarray:
+    """A part from elsewhere in the width that is usual here: float32, times float64, choices int64, pictures uint8."""
+    kind = array.dtype.kind
+    if kind not in "biuf":
+        raise DemosError(f"{name} is of {array.dtype}, and numbers are meant.")
+    if name == "times":
+        return array.astype(np.float64)
+    if name in ("legal", "present"):
+        if ((array != 0) & (array != 1)).any():
+            raise DemosError(f"{name} must be true or false, 1 or 0.")
+        return array.astype(bool)
+    if (name == "actions" and kind in "iu") or (name.startswith(LABEL) and kind in "biu"):
+        return array.astype(bool if kind == "b" else np.int64)
+    return array if name == "obs" and array.dtype == np.uint8 else array.astype(np.float32)
 
 
 def infer_action(actions: np.ndarray) -> ActionSpec:

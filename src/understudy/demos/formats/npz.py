@@ -8,7 +8,8 @@
 | `terminated`, `truncated` | episode | |
 | `header` | | JSON: spec, about, and each episode's name, weight and info |
 
-An archive of another making needs `lengths`, `obs` and `actions`; the rest may be absent.
+An archive of another making needs `lengths`, `obs` and `actions`; the rest may be absent, and real numbers become
+float32, times float64.
 """
 
 import zipfile
@@ -29,6 +30,7 @@ from understudy.demos.formats.common import (
     infer_action,
     refusing,
     to_arrays,
+    usual,
 )
 
 _TABLE = ("lengths", "terminated", "truncated", "header")
@@ -123,6 +125,7 @@ def read_npz(
                 raise DemosError(f"{where}: `{name}` must be true or false for each of {len(lengths)} episodes.")
         if text is None:
             entries = [{"name": "", "weight": 1.0, "info": {}} for _ in lengths]
+            arrays = {name: usual(name, array) for name, array in arrays.items()}
             header = Header(spec or _infer_spec(arrays, where), about or About(), entries)
         else:
             header = Header.from_text(str(text), where)

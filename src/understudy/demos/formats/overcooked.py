@@ -28,7 +28,7 @@ from understudy.core.errors import DemosError, nearest
 from understudy.core.types import EnvSpec
 from understudy.demos.demos import Demos
 from understudy.demos.episode import About, Episode
-from understudy.demos.formats.common import MAX_BYTES, refusing
+from understudy.demos.formats.common import MAX_BYTES, refuse_pickle, refusing
 from understudy.demos.formats.npz import load_arrays
 
 FACINGS = {(0, -1): 0, (0, 1): 1, (1, 0): 2, (-1, 0): 3}  # north, south, east, west
@@ -173,15 +173,6 @@ def read_json(path: Path | str) -> list[Trial]:
                 zip(states, data["ep_actions"], data["ep_rewards"], data["mdp_params"], strict=True)
             )
         ]
-
-
-def refuse_pickle(path: Path | str) -> None:
-    """Refuse a pickle by its name: reading one runs whatever code it holds."""
-    if Path(path).suffix in (".pickle", ".pkl", ".pt", ".pth", ".joblib"):
-        raise DemosError(
-            f"{path}: a pickle runs whatever code it holds when it is read, so it is not read here. Convert it, where "
-            "you trust it, with the program that made it: to NumPy arrays, CSV, Parquet or JSON (docs/formats.md)."
-        )
 
 
 def _episode(trial: Trial, seen: dict[str, Any]) -> Episode:
