@@ -1,5 +1,6 @@
 """What the formats share: the header that goes beside the numbers, arrays of an episode, and the border of a reader."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ class Header:
     """All that is not a row of numbers: what the agents are, where the data is from, and what each episode is called.
 
     `episodes` has `name`, `weight` and `info` of each. `dtypes` of the tensors, and which labels are `joint` (one for
-    all agents), are for files whose columns do not tell.
+    all agents), are for files whose columns do not tell. `fingerprint` is of all that was written.
     """
 
     spec: EnvSpec
@@ -33,13 +34,15 @@ class Header:
     episodes: list[dict[str, Any]]
     dtypes: dict[str, str] = field(default_factory=dict)
     joint: list[str] = field(default_factory=list)
+    fingerprint: str = ""
 
     @staticmethod
     def of(demos: Demos) -> "Header":
         entries = [{"name": e.name, "weight": float(e.weight), "info": dict(e.info)} for e in demos]
         first = to_arrays(demos[0]) if len(demos) else {}
         joint = [name for name, array in first.items() if name.startswith(LABEL) and array.ndim == 1]
-        return Header(demos.spec, demos.about, entries, {name: str(a.dtype) for name, a in first.items()}, joint)
+        dtypes = {name: str(array.dtype) for name, array in first.items()}
+        return Header(demos.spec, demos.about, entries, dtypes, joint, _fingerprint(demos))
 
     def to_text(self) -> str:
         data = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -54,7 +57,16 @@ class Header:
         episodes, dtypes, joint = data["episodes"], data["dtypes"], data["joint"]
         if not (isinstance(episodes, list) and isinstance(dtypes, dict) and isinstance(joint, list)):
             raise DemosError(f"{where}: the header is damaged: episodes, dtypes and joint must be lists and a mapping.")
-        return Header(EnvSpec.from_json(data["spec"]), About.from_json(data["about"]), episodes, dtypes, joint)
+        spec, about = EnvSpec.from_json(data["spec"]), About.from_json(data["about"])
+        return Header(spec, about, episodes, dtypes, joint, data["fingerprint"])
+
+    def expect_unchanged(self, demos: Demos, where: str) -> None:
+        """Refuse demos that are not those that were written: a file may have been damaged, or edited."""
+        if self.fingerprint and self.fingerprint != _fingerprint(demos):
+            raise DemosError(
+                f"{where}: the numbers are not those that were written: their fingerprint is another. If you changed "
+                'them on purpose, set "fingerprint" to "" in the header.'
+            )
 
     def expect_episodes(self, count: int, where: str) -> None:
         if len(self.episodes) != count:
@@ -69,6 +81,12 @@ class Header:
         if not isinstance(name, str) or not isinstance(weight, int | float) or not isinstance(info, dict):
             raise DemosError(f"{where}: the header's entry of episode {index} is damaged: {entry}.")
         return {"name": name, "weight": float(weight), "info": info}
+
+
+def _fingerprint(demos: Demos) -> str:
+    """SHA-256 of all that is recorded and what is told of it."""
+    told = json.dumps(demos.about.to_json(), sort_keys=True)
+    return hashlib.sha256(f"{demos.fingerprint()}{told}".encode()).hexdigest()
 
 
 @contextmanager

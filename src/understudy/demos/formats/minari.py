@@ -111,16 +111,22 @@ def read_minari(folder: Path | str, max_bytes: int = MAX_BYTES) -> Demos:
             store, episodes, left = _Store(where, max_bytes), [], set()
             for i, name in enumerate(names):
                 group = store.group(file, name)
-                left |= set(store.group(group, "infos")) - {"understudy"} if "infos" in group else set()
+                left |= set(store.group(group, "infos")) if "infos" in group else set()
                 entry = header.entry(i, where) if header else {"name": name, "weight": 1.0, "info": {}}
                 try:
                     episodes.append(_read_episode(store, group, spec, pairs, header, entry))
                 except DemosError as error:
                     raise DemosError(f"{where}: {name}: {error}") from None
         about = header.about if header else _about(meta)
+        if not header and "understudy" in left:
+            raise DemosError(f"{where}: this library wrote it, but its header is not in the metadata any more.")
+        left -= {"understudy"}
         if left:
             about = noted(about, f"Left out: infos {', '.join(sorted(left))}.")
-        return Demos.from_episodes(spec, episodes, about)
+        demos = Demos.from_episodes(spec, episodes, about)
+        if header:
+            header.expect_unchanged(demos, where)
+        return demos
 
 
 def _write_episode(group: Any, number: int, spec: EnvSpec, pairs: dict[str, Pair], episode: Episode) -> None:

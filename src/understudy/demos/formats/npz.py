@@ -140,7 +140,9 @@ def read_npz(
             from_arrays({n: split[n][i] for n in split}, header.entry(i, where), *(bool(f[i]) for f in flags.values()))
             for i in range(len(lengths))
         ]
-        return Demos.from_episodes(header.spec, episodes, header.about)
+        demos = Demos.from_episodes(header.spec, episodes, header.about)
+        header.expect_unchanged(demos, where)
+        return demos
 
 
 def _infer_spec(arrays: dict[str, np.ndarray], where: str) -> EnvSpec:

@@ -99,9 +99,10 @@ class RecordingParallel:
             raise DemosError("step: there is no episode yet. Call reset first.")
         alive = set(self.env.agents)
         given = self.env.step(actions)
-        obs, rewards, terminations, truncations, infos = (*deepcopy(given[:4]), _masks(given[4]))
         acted = {name: np.array(action) for name, action in actions.items() if name in alive}
-        self.rollouts[-1].turns.append(Turn(acted, obs, rewards, terminations, truncations, infos))
+        obs, rewards, terminations, truncations, infos = given
+        turn = Turn(acted, *deepcopy((obs, rewards, terminations, truncations)), _masks(infos))
+        self.rollouts[-1].turns.append(turn)
         return given
 
     def demos(self, about: About | None = None) -> Demos:

@@ -42,10 +42,9 @@ class Rows:
         self.labels: dict[str, pa.Array] = dict(zip(("episode", "agent", "t"), (ones, agents, ts), strict=True))
         for name, column in zip(keys, (ones, ts, agents), strict=True):
             if column.null_count:
-                row = int(np.nonzero(column.is_null().to_numpy(zero_copy_only=False))[0][0])
+                row = np.nonzero(column.is_null().to_numpy(zero_copy_only=False))[0][0]
                 raise DemosError(f"{self.spot(row)}: the cell of `{name}` is empty.")
-        coded = ones.dictionary_encode()
-        self.episode, self.episode_names = coded.indices.to_numpy(), [str(x) for x in coded.dictionary.to_pylist()]
+        self.episode, self.episode_names = _numbered(ones)
         self.agent, self.agent_names = self._agents(agents, names)
         self.t = self.cells(keys[1], np.int64)[0]
         self._expect_all_moments()
@@ -68,24 +67,20 @@ class Rows:
 
     def _agents(self, column: pa.Array, names: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
         """The number of each row's agent, and the agents' names. Agents may be given by name or by number."""
-        coded = column.dictionary_encode()
-        seen = [str(x) for x in coded.dictionary.to_pylist()]
+        code, seen = _numbered(column)
         if names is None:
-            names = sorted(seen, key=lambda s: [(len(p), p) if p.isdigit() else (0, p) for p in re.split(r"(\d+)", s)])
-            if names == [str(i) for i in range(len(seen))]:
-                names = [f"agent_{i}" for i in range(len(seen))]
-        number = {name: i for i, name in enumerate(names)}
-        number = {str(i): i for i in range(len(names))} | number
-        for code, name in enumerate(seen):
+            names = seen if seen != [str(i) for i in range(len(seen))] else [f"agent_{i}" for i in range(len(seen))]
+        number = {str(i): i for i in range(len(names))} | {name: i for i, name in enumerate(names)}
+        for i, name in enumerate(seen):
             if name not in number:
-                row = int(np.nonzero(coded.indices.to_numpy() == code)[0][0])
+                row = np.nonzero(code == i)[0][0]
                 raise DemosError(f"{self.spot(row)}: no agent of the spec is called {name!r}.{nearest(name, names)}")
-        return np.array([number[name] for name in seen], np.int64)[coded.indices.to_numpy()], list(names)
+        return np.array([number[name] for name in seen], np.int64)[code], list(names)
 
     def _expect_all_moments(self) -> None:
         """Every episode counts t from 0 on without a gap, so the memory it needs is bounded by the rows there are."""
         if (self.t < 0).any():
-            raise DemosError(f"{self.spot(int(np.argmin(self.t)))}: t counts steps from 0 on.")
+            raise DemosError(f"{self.spot(np.argmin(self.t))}: t counts steps from 0 on.")
         order = np.lexsort((self.t, self.episode))
         episode, t = self.episode[order], self.t[order]
         opens = np.concatenate([[True], episode[1:] != episode[:-1]])
@@ -94,7 +89,7 @@ class Rows:
         if len(gaps):
             g = gaps[0]
             raise DemosError(
-                f"{self.spot(int(order[g]))}: no row has t={before[g] + 1} in this episode; t counts steps 0, 1, 2, ..."
+                f"{self.spot(order[g])}: no row has t={before[g] + 1} in this episode; t counts steps 0, 1, 2, ..."
             )
         closes = np.concatenate([opens[1:], [True]])
         self.moments = t[closes] + 1
@@ -190,7 +185,7 @@ class Rows:
         """Of columns that nothing else is known of: bytes stay bytes (pictures), all else becomes float32."""
         return np.uint8 if all(pa.types.is_uint8(self.table[name].type) for name in names) else np.float32
 
-    def spot(self, row: int) -> str:
+    def spot(self, row: int | np.integer) -> str:
         """Where a row stands: file, row, episode, agent and t."""
         said = ", ".join(f"{name} {column[int(row)]}" for name, column in self.labels.items())
         return f"{self.where}: row {int(row) + 1} ({said})"
@@ -218,6 +213,22 @@ class Rows:
                 wanted = {"bool": "true or false", "int64": "a whole number"}.get(str(kind), f"a number ({kind})")
                 return f"{self.spot(row)}: `{name}` is {column[row]!s:.60}, but it must be {wanted}."
         raise AssertionError("a column misfits though each of its cells fits")
+
+
+def _numbered(column: pa.Array) -> tuple[np.ndarray, list[str]]:
+    """Each cell as a number from 0, and the names that the numbers stand for, e2 before e10."""
+    coded = column.dictionary_encode()
+    names = [str(name) for name in coded.dictionary.to_pylist()]
+    rank = sorted(range(len(names)), key=lambda i: _by_number(names[i]))
+    code = np.empty(len(names), np.int64)
+    code[rank] = np.arange(len(names))
+    return code[coded.indices.to_numpy()], [names[i] for i in rank]
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """A key that sorts numbers within names by their size."""
+    pieces = re.split(r"([0-9]+)", name)
+    return [(len(p.lstrip("0")), p) if k % 2 else (0, p) for k, p in enumerate(pieces)]
 
 
 def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:

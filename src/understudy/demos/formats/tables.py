@@ -209,7 +209,7 @@ def read_parquet(
                 )
             table = file.read()
         table.validate(full=True)
-        return from_table(table, spec, about, columns, last, where)
+        return _unchanged(from_table(table, spec, about, columns, last, where), table, where)
 
 
 def read_csv(
@@ -232,7 +232,7 @@ def read_csv(
         beside = Path(f"{path}.json")
         if beside.exists():
             table = table.replace_schema_metadata({_META: beside.read_bytes()})
-        return from_table(table, spec, about, columns, last, where)
+        return _unchanged(from_table(table, spec, about, columns, last, where), table, where)
 
 
 def from_table(
@@ -271,14 +271,16 @@ def from_table(
         spec = header.spec if header else spec
         keys = [found[part][0] for part in ("episode", "t", "agent")]
         rows.place(keys, spec.names if spec else None, found["present"][0] if found["present"] else None)
+        rows.close(found["actions"], give_up=last == "drop")
         if header:
             header.expect_episodes(len(rows.moments), where)
+            if rows.episode_names != [str(i) for i in range(len(rows.moments))]:
+                raise DemosError(f"{where}: the header is of episodes 0, 1, 2 ..., not {rows.episode_names[:3]} ...")
         else:
             entries = [{"name": name, "weight": 1.0, "info": {}} for name in rows.episode_names]
             spec = spec or _infer_spec(rows, found)
             header = Header(spec, about or About(), entries)
         _expect_width(header.spec, found, where)
-        rows.close(found["actions"], give_up=last == "drop")
         parts = _parts(rows, found, header)
         ends = _ends(rows, found)
         episodes = []
@@ -289,6 +291,14 @@ def from_table(
         if rows.given_up.any():
             about = noted(about, f"The last action of {rows.given_up.sum()} of {len(episodes)} episodes was given up.")
         return Demos.from_episodes(header.spec, episodes, about)
+
+
+def _unchanged(demos: Demos, table: pa.Table, where: str) -> Demos:
+    """The demos of a file, if they are what its header says. A table in memory may have been changed on purpose."""
+    meta = (table.schema.metadata or {}).get(_META)
+    if meta:
+        Header.from_text(meta, where).expect_unchanged(demos, where)
+    return demos
 
 
 def _as_arrow(table: Any) -> pa.Table:
