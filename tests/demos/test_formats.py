@@ -250,6 +250,22 @@ def test_the_order_of_rows_says_nothing():
     assert_same(from_table(shuffled), made_up("multi_discrete"))
 
 
+def test_episodes_may_be_taken_out_of_a_frame():
+    pytest.importorskip("pandas")
+    demos = made_up("discrete")
+    frame = tables.to_pandas(demos)
+    got = from_table(frame[frame.episode != 1])
+    assert_same(got, demos.select([0, 2]))
+
+
+def test_agents_numbered_anew_in_each_episode_are_refused():
+    count = 2000
+    table = {"episode": np.arange(count).repeat(2), "t": [0, 1] * count, "agent": np.arange(count).repeat(2)}
+    table |= {"obs_0": np.zeros(2 * count), "action": [0, None] * count}
+    with pytest.raises(DemosError, match=r"Are agents numbered anew in each episode"):
+        from_table(pa.table(table))
+
+
 def test_polars_keeps_the_numbers_but_not_the_header():
     polars = pytest.importorskip("polars")
     demos = made_up("continuous")
@@ -351,6 +367,11 @@ def test_a_csv_without_header_is_read_by_its_cells(tmp_path):
     assert demos.spec == EnvSpec(agents=1, obs=1, action=MultiDiscrete((1, 3)), names=("7",))
     assert demos[0].obs[0].item() == np.float32(0.1)
     assert demos[0].truncated  # nothing says that the game was over
+    path.write_text("episode,t,agent,obs_0,action\n1,0,7,0.1,1.0\n1,1,7,0.1,\n")
+    with pytest.raises(DemosError, match="whole numbers in columns of real numbers"):
+        formats.read(path)
+    spec = EnvSpec(agents=1, obs=1, action=Discrete(2), names=("7",))
+    assert formats.read(path, spec=spec)[0].actions.tolist() == [[1]]
     path.write_text("episode,t,agent,obs_0,action\n1,0,7,0.1\n")
     with pytest.raises(DemosError, match=r"plain\.csv"):
         formats.read(path)

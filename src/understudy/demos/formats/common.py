@@ -74,7 +74,7 @@ class Header:
 
     def entry(self, index: int, where: str) -> dict[str, Any]:
         """`name`, `weight` and `info` of an episode, as arguments of `Episode`."""
-        if not index < len(self.episodes):
+        if not 0 <= index < len(self.episodes):
             raise DemosError(f"{where}: episode {index} is not among the {len(self.episodes)} of the header.")
         entry = self.episodes[index]
         name, weight, info = entry["name"], entry["weight"], entry["info"]
@@ -157,10 +157,6 @@ def infer_action(actions: np.ndarray) -> ActionSpec:
             return Discrete(int(actions.max(initial=0)) + 1)
         return MultiDiscrete(tuple(int(c) + 1 for c in actions.max(axis=(0, 1), initial=0)))
     return Continuous(actions.shape[-1], -float("inf"), float("inf"))
-
-
-def action_dtype(action: ActionSpec) -> type:
-    return np.float32 if isinstance(action, Continuous) else np.int64
 
 
 def noted(about: About, line: str) -> About:

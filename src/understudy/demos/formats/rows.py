@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from understudy.core.errors import DemosError, nearest
-from understudy.demos.formats.common import MAX_BYTES
 
 
 class Rows:
@@ -39,7 +39,7 @@ class Rows:
             present: a column that tells whether the agent is there; None: whoever has a row is.
         """
         ones, ts, agents = (self._column(name) for name in keys)
-        self.labels: dict[str, pa.Array] = dict(zip(("episode", "agent", "t"), (ones, agents, ts), strict=True))
+        self._keys: dict[str, pa.Array] = dict(zip(("episode", "agent", "t"), (ones, agents, ts), strict=True))
         for name, column in zip(keys, (ones, ts, agents), strict=True):
             if column.null_count:
                 row = np.nonzero(column.is_null().to_numpy(zero_copy_only=False))[0][0]
@@ -95,9 +95,11 @@ class Rows:
         self.moments = t[closes] + 1
         if (self.moments < 2).any():
             raise DemosError(f"{self.where}: episode {self.episode_names[int(np.argmin(self.moments))]} has no step.")
-        if self.moments.sum() * len(self.agent_names) * 8 > MAX_BYTES:
+        places = int(self.moments.sum()) * len(self.agent_names)
+        if places > 100 * len(self.t) + 10**6:
             raise DemosError(
-                f"{self.where}: {self.moments.sum():,} moments of {len(self.agent_names):,} agents: too many."
+                f"{self.where}: {len(self.t):,} rows for {places:,} places of {len(self.agent_names):,} agents. Are "
+                "agents numbered anew in each episode? Who plays the same part must have the same number."
             )
 
     def close(self, actions: Sequence[str], give_up: bool) -> None:
@@ -157,7 +159,7 @@ class Rows:
             column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
         try:
             column = _cast(column, kind)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        except pa.ArrowException:
             raise DemosError(self._first_misfit(name, column, kind)) from None
         there = column.is_valid().to_numpy(zero_copy_only=False)
         return column.fill_null(False if pa.types.is_boolean(kind) else 0).to_numpy(zero_copy_only=False), there
@@ -169,11 +171,9 @@ class Rows:
             if fits(column.type):
                 return dtype
             if _is_text(column.type) and (dtype is not np.bool_ or _only_words(column)):
-                try:
-                    _cast(column, pa.from_numpy_dtype(np.dtype(dtype)))
-                except pa.ArrowInvalid:
-                    continue
-                return dtype
+                with suppress(pa.ArrowInvalid):
+                    pc.utf8_trim_whitespace(column).cast(pa.from_numpy_dtype(np.dtype(dtype)))
+                    return dtype
         return np.float32
 
     def is_whole(self, name: str) -> bool:
@@ -187,7 +187,7 @@ class Rows:
 
     def spot(self, row: int | np.integer) -> str:
         """Where a row stands: file, row, episode, agent and t."""
-        said = ", ".join(f"{name} {column[int(row)]}" for name, column in self.labels.items())
+        said = ", ".join(f"{name} {column[int(row)]}" for name, column in self._keys.items())
         return f"{self.where}: row {int(row) + 1} ({said})"
 
     def _expect(self, there: np.ndarray, name: str, needed: np.ndarray) -> None:
@@ -209,7 +209,7 @@ class Rows:
         for row in range(len(column)):
             try:
                 _cast(column.slice(row, 1), kind)
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+            except pa.ArrowException:
                 wanted = {"bool": "true or false", "int64": "a whole number"}.get(str(kind), f"a number ({kind})")
                 return f"{self.spot(row)}: `{name}` is {column[row]!s:.60}, but it must be {wanted}."
         raise AssertionError("a column misfits though each of its cells fits")

@@ -30,13 +30,12 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from understudy.core.errors import DemosError, missing_extra, nearest
-from understudy.core.types import Discrete, EnvSpec, action_shape, legal_size
+from understudy.core.types import Continuous, Discrete, EnvSpec, action_shape, legal_size
 from understudy.demos.demos import LABEL, MOMENTS, Demos, pack
 from understudy.demos.episode import About
 from understudy.demos.formats.common import (
     MAX_BYTES,
     Header,
-    action_dtype,
     from_arrays,
     infer_action,
     noted,
@@ -225,6 +224,7 @@ def read_csv(
             names = pa.csv.read_csv(pa.py_buffer(file.readline())).column_names
         table = pa.csv.read_csv(
             path,  # all cells as text: a bad one can then be named, and floats are read at their own width
+            parse_options=pa.csv.ParseOptions(newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(
                 column_types={name: pa.string() for name in names}, strings_can_be_null=True, null_values=[""]
             ),
@@ -251,7 +251,7 @@ def from_table(
     Args:
         spec: inferred where None: agents in the order of their numbers or names, integer actions as choices (a move
             that nobody made cannot be inferred), other actions as unbounded real numbers. The header of a table
-            written by this library wins over `spec` and `about`.
+            written by this library wins over `spec` and `about`; of its episodes some may have been taken out.
         last: where an episode ends with an action, "refuse" the table, or "drop" that action, its reward and its
             labels: the moment becomes the last observation, the episode `truncated`, and the notes say so.
         where: what messages call the table.
@@ -272,21 +272,20 @@ def from_table(
         keys = [found[part][0] for part in ("episode", "t", "agent")]
         rows.place(keys, spec.names if spec else None, found["present"][0] if found["present"] else None)
         rows.close(found["actions"], give_up=last == "drop")
-        if header:
-            header.expect_episodes(len(rows.moments), where)
-            if rows.episode_names != [str(i) for i in range(len(rows.moments))]:
-                raise DemosError(f"{where}: the header is of episodes 0, 1, 2 ..., not {rows.episode_names[:3]} ...")
-        else:
+        if header is None:
             entries = [{"name": name, "weight": 1.0, "info": {}} for name in rows.episode_names]
             spec = spec or _infer_spec(rows, found)
             header = Header(spec, about or About(), entries)
+            numbers = list(range(len(entries)))
+        else:  # of which some episodes may have been taken out
+            numbers = [int(name) for name in rows.episode_names]
         _expect_width(header.spec, found, where)
         parts = _parts(rows, found, header)
         ends = _ends(rows, found)
         episodes = []
         for i, (first, end) in enumerate(zip(rows.first[:-1], rows.first[1:], strict=True)):
             pieces = {name: array[first : end if name in MOMENTS else end - 1] for name, array in parts.items()}
-            episodes.append(from_arrays(pieces, header.entry(i, where), *(bool(e[i]) for e in ends)))
+            episodes.append(from_arrays(pieces, header.entry(numbers[i], where), *(bool(e[i]) for e in ends)))
         about = header.about
         if rows.given_up.any():
             about = noted(about, f"The last action of {rows.given_up.sum()} of {len(episodes)} episodes was given up.")
@@ -340,9 +339,10 @@ def _parts(rows: Rows, found: dict[str, list[str]], header: Header) -> dict[str,
     """Every tensor, all episodes end to end, each on [moment, ...]."""
     spec, kept = header.spec, header.dtypes
     narrow = None if isinstance(spec.action, Discrete) else spec.action_sizes
+    choice = np.float32 if isinstance(spec.action, Continuous) else np.int64
     parts = {
         "obs": rows.block(found["obs"], kept.get("obs", rows.obs_dtype(found["obs"])), sizes=spec.obs_sizes),
-        "actions": rows.block(found["actions"], action_dtype(spec.action), acting=True, sizes=narrow),
+        "actions": rows.block(found["actions"], kept.get("actions", choice), acting=True, sizes=narrow),
     }
     if isinstance(spec.action, Discrete):
         parts["actions"] = parts["actions"][..., 0]
