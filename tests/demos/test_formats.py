@@ -2,8 +2,10 @@
 
 import json
 import math
+import random
 import shutil
 import zipfile
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -712,39 +714,69 @@ def files(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sound")
     for name in ("demos.csv", "demos.parquet", "demos.npz", "minari/main_data.hdf5"):
         formats.write(made_up("discrete"), folder / name)
-    (folder / "trials.json").write_text(json.dumps(cooking()))
     return folder
 
 
-DAMAGE = st.tuples(
-    st.sampled_from(["flip", "cut", "zero", "insert"]), st.floats(0, 1), st.binary(min_size=1, max_size=9)
-)
+FILES = ("demos.csv", "demos.csv.json", "demos.parquet", "demos.npz", "main_data.hdf5", "metadata.json")
 
 
-@pytest.mark.parametrize("name", ["demos.csv", "demos.csv.json", "demos.parquet", "demos.npz", "main_data.hdf5",
-                                  "metadata.json", "trials.json"])  # fmt: skip
-@settings(max_examples=40, deadline=None)
-@given(damage=DAMAGE)
-def test_a_damaged_file_is_refused_or_gives_the_same_bits(files, tmp_path_factory, name, damage):
-    folder = tmp_path_factory.mktemp("damaged")
+def read_damaged(files: Path, folder: Path, name: str, kind: str, where: float, noise: bytes) -> str:
+    """Read a copy of the sound files with one of them damaged: "refused", or "same" if it gives the same bits."""
     shutil.copytree(files, folder, dirs_exist_ok=True)
     path = next(folder.rglob(name))
-    kind, where, noise = damage
     data = bytearray(path.read_bytes())
     at = int(where * (len(data) - 1))
     if kind == "cut":
         del data[at:]
     elif kind == "insert":
         data[at:at] = noise
+    elif kind == "swap":
+        data[at], data[-at] = data[-at], data[at]
+    elif kind == "flip":
+        data[at] ^= 1 << (noise[0] % 8)
     else:
-        data[at : at + len(noise)] = bytes(len(noise)) if kind == "zero" else bytes(b ^ 0x55 for b in noise)
-    path.write_bytes(bytes(data))
+        data[at : at + len(noise)] = bytes(len(data[at : at + len(noise)]))
+    path.write_bytes(data)
+    try:
+        read = formats.read(folder / "minari" if path.parent.name == "minari" else str(path).removesuffix(".json"))
+    except DemosError:
+        return "refused"
+    assert_same(read, made_up("discrete"))
+    return "same"
+
+
+@pytest.mark.parametrize("name", FILES)
+@settings(max_examples=40, deadline=None)
+@given(
+    kind=st.sampled_from(["flip", "cut", "zero", "insert", "swap"]),
+    where=st.floats(0, 1),
+    noise=st.binary(min_size=1, max_size=9),
+)
+def test_a_damaged_file_is_refused_or_gives_the_same_bits(files, tmp_path_factory, name, kind, where, noise):
+    assert read_damaged(files, tmp_path_factory.mktemp("damaged"), name, kind, where, noise) in ("refused", "same")
+
+
+@pytest.mark.slow
+def test_of_many_damaged_files_none_is_read_as_something_else(files, tmp_path):
+    rng, counts = random.Random(0), Counter()
+    for name in FILES:
+        for _ in range(800):
+            kind, noise = rng.choice(["flip", "cut", "zero", "insert", "swap"]), rng.randbytes(rng.randint(1, 9))
+            counts[read_damaged(files, tmp_path, name, kind, rng.random(), noise)] += 1
+    print(dict(counts))
+    assert counts.total() == 4800
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0, 1), st.binary(min_size=1, max_size=9))
+def test_a_damaged_trajectory_of_the_game_is_read_or_refused(tmp_path_factory, where, noise):
+    data = bytearray(json.dumps(cooking()).encode())
+    at = int(where * (len(data) - 1))
+    data[at : at + len(noise)] = noise
+    path = tmp_path_factory.mktemp("damaged") / "play.json"
+    path.write_bytes(data)
     with suppress(DemosError):
-        if name == "trials.json":
-            overcooked.read_json(path)
-        else:
-            read = formats.read(folder / "minari" if path.parent.name == "minari" else str(path).removesuffix(".json"))
-            assert_same(read, made_up("discrete"))
+        overcooked.read_json(path)
 
 
 @settings(max_examples=150, deadline=None)

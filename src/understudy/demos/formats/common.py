@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from understudy.core.errors import DemosError, UnderstudyError
+from understudy.core.errors import DemosError, MissingExtra
 from understudy.core.types import ActionSpec, Continuous, Discrete, EnvSpec, MultiDiscrete
 from understudy.demos.demos import LABEL, MOMENTS, Demos
 from understudy.demos.episode import About, Episode
@@ -97,7 +97,7 @@ def refusing(path: Path | str, kind: str) -> Iterator[str]:
     """
     try:
         yield str(path)
-    except UnderstudyError:
+    except (DemosError, MissingExtra):
         raise
     except FileNotFoundError as error:
         raise DemosError(f"{path}: there is no such file ({error.filename or path}).") from error

@@ -166,7 +166,7 @@ def _choices(space: Any) -> list[int]:
     return [int(n) for n in space.nvec.ravel()]
 
 
-def _parts(space: spaces.Dict | spaces.Tuple) -> list[tuple[Any, spaces.Space]]:
+def _parts(space: Any) -> list[tuple[Any, spaces.Space]]:
     return list(space.spaces.items()) if isinstance(space, spaces.Dict) else list(enumerate(space.spaces))
 
 
