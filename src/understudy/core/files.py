@@ -25,16 +25,20 @@ def write_atomically(path: Path, data: bytes, error: type[UnderstudyError] = Run
     """
     temporary = path.with_name(path.name + TEMPORARY)
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(temporary, data)
         os.replace(temporary, path)
         fsync_folder(path.parent)
     except OSError as failure:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise refusal(path, failure, len(data), error) from failure
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def fsync_folder(folder: Path) -> None:
@@ -54,9 +58,9 @@ def refusal(path: Path, failure: OSError, needed: int, error: type[UnderstudyErr
     return error(f"{path}: {needed:,} bytes could not be written: {why}.")
 
 
-def to_json(data: Any) -> bytes:
-    """Standard JSON, the same bytes for the same data."""
-    return (json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
+def to_json(data: Any, indent: int | None = None) -> bytes:
+    """Standard JSON, the same bytes for the same data; with `indent` for people to read."""
+    return (json.dumps(data, indent=indent, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
 def sha256(data: bytes) -> str:
