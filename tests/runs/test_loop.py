@@ -203,7 +203,7 @@ def test_an_update_with_nothing_to_tell_does_not_count():
 
     metrics = train(updates=4, algorithm=SimpleNamespace(init=toy.init, update=update, finished=toy.finished)).metrics
     assert metrics[0]["some"] == 1.5, "the mean of 1 and 2; 3 and 4 were not told"
-    assert metrics[0]["none"] != metrics[0]["none"]
+    assert metrics[0]["none"] is None
 
 
 def test_an_update_hands_out_scalars():
@@ -291,3 +291,13 @@ def test_a_thousand_runs_killed_at_random_moments_end_with_the_same_bits():
     told = kill(1000)
     assert told["kills"] >= 1000 and told["different"] == []
     assert told["while_saving"] > 20 and told["in_a_resumed_run"] > 50, "the moments must be spread"
+
+
+def test_tensorboard_gets_the_metrics(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    metrics = train(tmp_path, updates=8, habits=replace(QUIET, tensorboard=True)).metrics
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    told = [(e.step, e.value) for e in events.Scalars("loss")]
+    assert told == [(row["update"], pytest.approx(row["loss"])) for row in metrics]

@@ -22,7 +22,7 @@ _NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}  # standard 
 def to_dict(config: Any) -> Any:
     """Plain data that `from_dict` reads and that JSON can hold; infinities and NaN become "inf", "-inf", "nan"."""
     if is_dataclass(config) and not isinstance(config, type):
-        return {f.name: to_dict(getattr(config, f.name)) for f in fields(config)}
+        return {f.name: to_dict(getattr(config, f.name)) for f in fields(config) if f.init}
     if isinstance(config, Mapping):
         return {str(name): to_dict(value) for name, value in config.items()}
     if isinstance(config, tuple | list):

@@ -47,11 +47,12 @@ class Averages:
             self.counts[name] = told + self.counts.get(name, 0)
 
     def take(self) -> Row:
-        """The mean of each name since the last `take`, over the updates that gave one."""
+        """The mean of each name since the last `take`, over the updates that gave one; None where none did."""
         if not self.sums:
             return {}
-        means = torch.stack(list(self.sums.values())) / torch.stack(list(self.counts.values()))
-        row: Row = dict(zip(self.sums, means.tolist(), strict=True))
+        sums, counts = (torch.stack([x.cpu() for x in each.values()]) for each in (self.sums, self.counts))
+        means = zip(self.sums, (sums / counts).tolist(), strict=True)
+        row: Row = {name: None if math.isnan(mean) else mean for name, mean in means}
         self.sums, self.counts = {}, {}
         return row
 

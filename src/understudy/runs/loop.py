@@ -309,7 +309,7 @@ def describe(env: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.init}
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if isinstance(value, Tensor):
