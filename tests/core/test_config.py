@@ -34,7 +34,7 @@ class Config:
     fast: bool = False
     limit: int | float | None = None
     tag: str | None = None
-    learner: Learner = field(default_factory=Learner)
+    learner: Learner = field(default_factory=lambda: Learner(passes=7))
     net: Net | None = None
 
     def __post_init__(self):
@@ -81,6 +81,7 @@ def test_nan_comes_back_as_nan():
 
 def test_what_is_left_out_keeps_its_default():
     assert settings.from_dict(Config, {"learner": {"passes": 9}}) == Config(learner=Learner(passes=9))
+    assert settings.from_dict(Config, {"learner": {"rate": 1}}).learner == Learner(1.0, passes=7), "the outer's default"
 
 
 @pytest.mark.parametrize(
@@ -118,13 +119,22 @@ def test_a_setting_without_a_default_must_be_given():
         agents: int
         size: float = 1.0
 
-    with pytest.raises(ConfigError, match="Needy: missing 1 required positional argument: 'agents'"):
+    with pytest.raises(ConfigError, match="Needy: `agents` must be given"):
         settings.from_dict(Needy, {"size": 2})
+
+
+def test_a_function_takes_settings_as_a_dataclass_does():
+    def make(agents: int, side: float = 1.0, title: str = "field") -> tuple:
+        return agents, side, title
+
+    assert settings.from_dict(make, {"agents": settings.Text("3"), "side": 2}) == (3, 2.0, "field")
+    with pytest.raises(ConfigError, match=r"unknown setting `agent` for make. Did you mean `agents`\?"):
+        settings.from_dict(make, {"agent": 3})
 
 
 def test_settings_are_replaced_by_dotted_names_typed_on_a_command_line():
     typed = {"learner.rate": "1e-2", "learner.norm": "none", "fast": "true", "tag": "5", "net.sizes": "[32, 8]"}
-    wanted = Config(learner=Learner(rate=1e-2, norm=None), fast=True, tag="5", net=Net(sizes=(32, 8)))
+    wanted = Config(learner=Learner(rate=1e-2, passes=7, norm=None), fast=True, tag="5", net=Net(sizes=(32, 8)))
     assert settings.merge(Config(), typed) == wanted
     assert settings.merge(Config(), {"limit": "7", "name": "none"}) == Config(limit=7, name="none")
     assert settings.merge(Config(), {"learner.rate": "inf"}).learner.rate == math.inf
@@ -162,7 +172,7 @@ def test_what_is_no_setting_is_refused():
 
 
 def test_differences_are_told_by_name_with_both_values():
-    old, new = settings.to_dict(Config()), settings.to_dict(Config(learner=Learner(rate=0.01), limit=1))
+    old, new = settings.to_dict(Config()), settings.to_dict(Config(learner=Learner(rate=0.01, passes=7), limit=1))
     assert list(settings.differences(old, new)) == [
         "limit: None before, 1 now",
         "learner.rate: 0.0003 before, 0.01 now",

@@ -8,14 +8,15 @@ import json
 import math
 import tomllib
 import types
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from understudy.core.errors import ConfigError, nearest
 
-Config = TypeVar("Config")
+Made = TypeVar("Made")
 _NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}  # standard JSON has no words for these
 
 
@@ -36,24 +37,23 @@ def to_dict(config: Any) -> Any:
     )
 
 
-def from_dict(cls: type[Config], data: Mapping[str, Any], title: str = "") -> Config:
-    """The `cls` that plain `data` describes; what is left out keeps its default.
+def from_dict(make: Callable[..., Made], data: Mapping[str, Any], title: str = "") -> Made:
+    """What `make` makes of plain `data`; what is left out keeps its default.
 
     Args:
-        cls: a dataclass.
-        data: what `json.load` or `tomllib.load` gave, or what `to_dict` made.
-        title: whose settings they are, for messages; the name of `cls` where empty.
+        make: a dataclass, or a function whose parameters are annotated.
+        data: what `json.load` or `tomllib.load` gave, or what `to_dict` made. A `Text` is read as the setting needs it.
+        title: whose settings they are, for messages; the name of `make` where empty.
 
     Raises:
-        ConfigError: an unknown name (with the nearest known one), a wrong type, or a value that `cls` refuses.
+        ConfigError: an unknown name (with the nearest known one), a wrong type, or a value that `make` refuses.
     """
-    title = title or cls.__name__
-    return _dataclass(cls, data, title, "")
+    return _made(make, data, title or make.__name__, "")
 
 
-def load(cls: type[Config], path: str | Path, title: str = "") -> Config:
-    """The `cls` that a .toml or .json file describes. Raises ConfigError, naming the file."""
-    return from_dict(cls, read(path), title or f"{cls.__name__} in {path}")
+def load(make: Callable[..., Made], path: str | Path, title: str = "") -> Made:
+    """What `make` makes of a .toml or .json file. Raises ConfigError, naming the file."""
+    return from_dict(make, read(path), title or f"{make.__name__} in {path}")
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -73,10 +73,10 @@ def read(path: str | Path) -> dict[str, Any]:
     return data
 
 
-def merge(config: Config, changes: Mapping[str, Any], title: str = "") -> Config:
+def merge(config: Made, changes: Mapping[str, Any], title: str = "") -> Made:
     """`config` with settings replaced by their dotted names: `merge(config, {"learner.rate": 1e-3})`.
 
-    A value may be as typed on a command line: "1e-3", "true", "none", "[64, 64]" are read as what the setting takes.
+    A text is read as a `Text`: what the setting needs.
     """
     data = to_dict(config)
     for name, value in changes.items():
@@ -89,7 +89,7 @@ def merge(config: Config, changes: Mapping[str, Any], title: str = "") -> Config
                 known = [key for key, inner in place.items() if isinstance(inner, dict)]
                 raise ConfigError(f"no settings under `{'.'.join(way[: i + 1])}`.{nearest(step, known)}")
             place = place[step]
-        place[last] = _Text(value) if isinstance(value, str) else value
+        place[last] = Text(value) if isinstance(value, str) else value
     return from_dict(type(config), data, title)
 
 
@@ -102,8 +102,8 @@ def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
         yield f"{name}: {_say(old)} before, {_say(new)} now"
 
 
-class _Text(str):
-    """A value as somebody typed it."""
+class Text(str):
+    """A value as somebody typed it on a command line: "1e-3", "true", "none", "[64, 64]"."""
 
 
 class _Absent:
@@ -114,26 +114,37 @@ class _Absent:
 _ABSENT = _Absent()
 
 
-def _dataclass(cls: type[Any], data: Any, title: str, prefix: str) -> Any:
+def _made(make: Callable[..., Any], data: Any, title: str, prefix: str, base: Any = None) -> Any:
+    """Made of `data`; where it is a part of other settings, `base` is their default for it."""
     if not isinstance(data, Mapping):
-        raise _Mismatch(cls)
-    known = {f.name: f for f in fields(cls) if f.init}
+        raise _Mismatch
+    known, hints = signature(make).parameters, get_type_hints(make)
     for name in data:
         if name not in known:
             raise ConfigError(f"unknown setting `{prefix}{name}` for {title}.{nearest(str(name), known)}")
-    hints = get_type_hints(cls)
+    for name, parameter in known.items():
+        if name not in data and parameter.default is parameter.empty and base is None:
+            raise ConfigError(f"{title}: `{prefix}{name}` must be given, it has no default.")
     values: dict[str, Any] = {}
     for name, value in data.items():
+        kind = hints.get(name, Any)
         try:
-            values[name] = _value(hints[name], value, title, f"{prefix}{name}.")
+            if is_dataclass(kind) and isinstance(value, Mapping):
+                part = _default(make, name) if base is None else getattr(base, name)
+                values[name] = _made(kind, value, title, f"{prefix}{name}.", part)  # type: ignore[arg-type]
+            else:
+                values[name] = _value(kind, value, title, f"{prefix}{name}.")
         except _Mismatch:
-            raise ConfigError(f"{prefix}{name} of {title}: expected {_name(hints[name])}, got {_say(value)}.") from None
-    try:
-        return cls(**values)
-    except TypeError as error:  # a field without a default was left out
-        raise ConfigError(
-            f"{title}: {str(error).split(') ')[-1].removeprefix(f'{cls.__name__}.__init__() ')}"
-        ) from None
+            raise ConfigError(f"{prefix}{name} of {title}: expected {_name(kind)}, got {_say(value)}.") from None
+    return make(**values) if base is None else replace(base, **values)
+
+
+def _default(make: Any, name: str) -> Any:
+    """A dataclass's default for a part that is a dataclass; None where it has none."""
+    part = next((f for f in fields(make) if f.name == name), None) if is_dataclass(make) else None
+    if part is None or part.default_factory is MISSING:
+        return None if part is None or part.default is MISSING else part.default
+    return part.default_factory()
 
 
 class _Mismatch(Exception):
@@ -145,10 +156,10 @@ def _value(kind: Any, value: Any, title: str, prefix: str) -> Any:
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return _one_of(inner, value, title, prefix)
-    if isinstance(value, _Text):
+    if isinstance(value, Text):
         value = str(value) if kind is str else _typed(value)
     if is_dataclass(kind):
-        return value if isinstance(value, kind) else _dataclass(kind, value, title, prefix)  # type: ignore[arg-type]
+        return value if isinstance(value, kind) else _made(kind, value, title, prefix)  # type: ignore[arg-type]
     if origin is Literal:
         if any(value == choice and type(value) is type(choice) for choice in inner):
             return value
@@ -224,5 +235,5 @@ def _name(kind: Any) -> str:
 
 
 def _say(value: Any) -> str:
-    text = repr(str(value) if isinstance(value, _Text) else value)
+    text = repr(str(value) if isinstance(value, Text) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."
