@@ -8,6 +8,7 @@ run = train("bc", demos, env, folder="runs/cramped")      # the same call resume
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -96,6 +97,11 @@ def make_env(name: str, **rules: Any) -> Env:
     if variant:
         rules = {entry.variant: variant, **rules}
     return settings.from_dict(_maker(entry), rules, name)
+
+
+def rules_of(name: str) -> tuple[str, ...]:
+    """The names of the settings that `make_env(name)` takes."""
+    return tuple(signature(_maker(_entry(name)[0])).parameters)
 
 
 def algorithm_named(name: str) -> ModuleType:
