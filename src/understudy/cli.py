@@ -124,42 +124,50 @@ def envs(words: list[str]) -> None:
     from rich.table import Table
 
     from understudy import api
+    from understudy.core.types import legal_size
 
-    table = Table("env", "agents", "numbers seen", "actions", "steps", "rules", box=None)
+    table = Table(box=None)
+    for title in ("env", "agents", "moves", "steps"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("rules")
     for name in api.ENVS:
-        spec, rules = api.make_env(name).spec, ", ".join(api.rules_of(name))
-        table.add_row(name, str(spec.agents), str(spec.obs), str(spec.action), str(spec.horizon or ""), rules)
+        spec = api.make_env(name).spec
+        sizes = [str(spec.agents), str(legal_size(spec.action) or "numbers"), str(spec.horizon or "")]
+        table.add_row(name, *sizes, " ".join(api.rules_of(name)))
     Console().print(table)
 
 
-@dataclass(frozen=True)
-class DemosWork:
-    """Look at recordings, check them, save what is sound, or bring them from and to other formats."""
-
-    do: Literal["show", "check", "fix", "convert"]
-    source: Path  # a folder of recordings, or a file: .csv .parquet .npz .hdf5
-    target: Path | None = None  # for fix and convert: where the new recordings go
-
-
 def demos(words: list[str]) -> int:
-    given = _parse(DemosWork, words, "demos")
+    import tyro
+
+    @dataclass(frozen=True)
+    class Demos:
+        """Look at recordings, check them, save what is sound in them, or bring them from and to other formats."""
+
+        do: Literal["show", "check", "fix", "convert"]
+        source: Path  # a folder of recordings, or a file: .csv .parquet .npz .hdf5
+        target: tyro.conf.Positional[Path | None] = None  # where fix and convert write; without suffix: a folder
+
+    given = _parse(Demos, words, "demos")
     from understudy.core.errors import ConfigError
     from understudy.demos import check
     from understudy.demos.formats import convert
 
-    if (given.target is None) == (given.do in ("fix", "convert")):
-        missing = given.target is None
-        raise ConfigError(f"demos {given.do}: " + ("say where to write." if missing else f"what is {given.target}?"))
+    writes = given.do in ("fix", "convert")
+    if writes and given.target is None:
+        raise ConfigError(f"demos {given.do}: say where to write, after {given.source}.")
+    if given.target is not None and not writes:
+        raise ConfigError(f"demos {given.do}: it writes nothing, so what is {given.target} for?")
     if given.do == "show":
         print(check.show(given.source))
     elif given.do == "check":
         found = check.check(given.source)
         print("\n".join(map(str, found)) or f"{given.source}: sound")
         return 1 if found else 0
-    elif given.target is not None:
-        made = convert(given.source, given.target) if given.do == "convert" else None
-        told = [f"{len(made)} episodes"] if made is not None else check.fix(given.source, given.target)
-        print("\n".join([*told, f"written to {given.target}"]))
+    elif given.do == "fix":
+        print("\n".join(check.fix(given.source, given.target)))
+    else:
+        print(f"{given.target}: {len(convert(given.source, given.target))} episodes")
     return 0
 
 
