@@ -164,6 +164,13 @@ def test_ctrl_c_saves_says_so_and_the_same_command_goes_on(run, recorded, tmp_pa
     assert read_lines(folder / "metrics.jsonl")[-1]["update"] == saved + 1
 
 
+def test_a_reader_who_has_enough_sees_no_traceback():
+    process = shell("envs")
+    process.stdout.close()
+    assert process.wait(timeout=60) == 141
+    assert "Traceback" not in process.stderr.read()
+
+
 @pytest.fixture
 def trained(run, recorded, tmp_path):
     for seed in (1, 2):

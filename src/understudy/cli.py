@@ -3,6 +3,8 @@
 Nothing heavy is imported before a command is known: `understudy --help` answers at once.
 """
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stopped:
         print(f"\n{stopped}" if str(stopped) else "\nstopped", file=sys.stderr)
         return getattr(stopped, "exit_code", INTERRUPTED)
+    except BrokenPipeError:  # whoever read our output has enough: `understudy envs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except Exception as error:
         from understudy.core.errors import UnderstudyError
 
