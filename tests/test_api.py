@@ -6,7 +6,7 @@ import torch
 import understudy
 from understudy import api
 from understudy.algorithms import bc, ppo
-from understudy.core.errors import ConfigError, EnvError, RunError
+from understudy.core.errors import ConfigError, DemosError, EnvError, RunError
 from understudy.core.random import generator
 from understudy.nets import NetConfig
 from understudy.rollout import Uniform, begin, collect
@@ -134,6 +134,14 @@ def test_an_evaluation_knows_the_expert_from_chance(demos):
     assert chance["p/obs"].value < 0.05
     with pytest.raises(ConfigError, match=r"unknown figure 'lenght'\. Did you mean `length`"):
         told["lenght"]
+
+
+def test_recordings_of_another_env_are_refused(demos):
+    message = "demos of navigation do not fit navigation: agents is 2 in the recordings, 3 in the env"
+    with pytest.raises(DemosError, match=message):
+        api.train("bc", demos, api.make_env("navigation"), updates=1)
+    with pytest.raises(DemosError, match="demos of navigation do not fit spread: agents is 2"):
+        api.evaluate(Uniform(api.make_env("spread").spec), api.make_env("spread"), demos)
 
 
 def test_a_run_knows_its_env(demos, tmp_path):

@@ -115,6 +115,17 @@ def test_flags_overrule_the_file_and_the_file_overrules_defaults(run, recorded, 
     assert code == 2 and "unknown setting `raet` for bc in" in said and "Did you mean `rate`?" in said
 
 
+def test_people_are_learned_from_by_naming_their_kitchen(run, tmp_path):
+    where = ["--env", "kitchen:cramped_room", "--demos"]
+    words = ["--updates", 1, "--steps", 1, "--net.hidden", 8, *QUICK]
+    assert run("train", "bc", tmp_path / "run", *where, "people:test", *words)[0] == 0
+    assert api.env_of(tmp_path / "run").spec.title == "kitchen:cramped_room"
+    code, said = run("train", "bc", tmp_path / "run", *where, "people:train", *words)
+    assert code == 2 and "demos: '" in said, "other recordings, another run"
+    code, said = run("train", "bc", tmp_path / "other", "--demos", "people")
+    assert code == 2 and "people were recorded in kitchens" in said
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from understudy.core import config as settings
-from understudy.core.errors import ConfigError, EnvError, nearest
+from understudy.core.errors import ConfigError, DemosError, EnvError, nearest
 from understudy.core.random import generator
 from understudy.core.scene import Scene
 from understudy.core.types import Env, Policy
@@ -190,6 +190,8 @@ def train(
     """
     module = algorithm_named(algorithm) if isinstance(algorithm, str) else algorithm
     config = make_config(module, config)
+    if demos is not None and env is not None:
+        fit(demos, env)
     outcome = loop.run(
         module, config, demos, env,
         name=_short(module), folder=folder, budget=Budget(updates, minutes),
@@ -235,6 +237,7 @@ def evaluate(
         DemosError: demonstrators and random play earn the same, so there is no scale between them.
     """
     demonstrated = demos or record(env, None, episodes, seed)
+    fit(demonstrated, env)
     players: dict[str, Any] = {"learned": policy, "random": Uniform(env.spec)}
     learned, random = (play(env, who, episodes, generator(seed, "evaluate", name)) for name, who in players.items())
     chance, people = generator(seed, "evaluate", "intervals"), demonstrated.padded()
@@ -276,6 +279,17 @@ def env_of(folder: Path | str) -> Env:
     if not same:
         raise EnvError(f"{folder}: its env {name!r} had other rules than are known of it. Say which env and rules.")
     return env
+
+
+def fit(demos: Demos, env: Env) -> None:
+    """Raises DemosError where whoever was recorded saw or did other things than the agents of `env`."""
+    for name in ("agents", "obs", "action"):
+        there, here = getattr(demos.spec, name), getattr(env.spec, name)
+        if there != here:
+            raise DemosError(
+                f"demos of {demos.spec.title or 'an unnamed env'} do not fit {env.spec.title or 'this env'}: "
+                f"{name} is {there} in the recordings, {here} in the env."
+            )
 
 
 def _entry(name: str) -> tuple[EnvEntry, str]:

@@ -91,7 +91,9 @@ def train(words: list[str]) -> None:
     class Train:
         folder: Path  # where the run is kept; the same command resumes it
         config: Path | None = None  # a .toml or .json file with settings of the algorithm; flags overrule it
-        demos: Path | None = None  # recordings to learn from
+        demos: str | None = (
+            None  # recordings to learn from: a folder, a file, or `people` (`people:train`) of a kitchen
+        )
         env: str | None = None  # env to play in, such as spread or kitchen:cramped_room
         rule: tyro.conf.UseAppendAction[tuple[str, ...]] = ()  # a rule of the env, such as --rule horizon=100
         updates: int | None = None  # stop after so many
@@ -103,10 +105,11 @@ def train(words: list[str]) -> None:
         )
 
     given = _parse(Train, words, f"train {name}", algorithm.__doc__)
+    env = None if given.env is None else api.make_env(given.env, **_rules(given.rule))
     made = api.train(
         algorithm,
-        demos=_read(given.demos),
-        env=None if given.env is None else api.make_env(given.env, **_rules(given.rule)),
+        demos=_demos(given.demos, env),
+        env=env,
         config=given.settings,
         updates=given.updates,
         minutes=given.minutes,
@@ -124,7 +127,7 @@ class Evaluate:
     folder: Path  # of the run
     env: str | None = None  # where to play; the run's own env where none is given
     rule: tuple[str, ...] = ()  # a rule of the env, such as --rule horizon=100
-    demos: Path | None = None  # the demonstrators; the env's own expert where none are given
+    demos: str | None = None  # the demonstrators, as for `train`; the env's own expert where none are given
     episodes: int = 1000
     seed: int = 1
 
@@ -133,7 +136,8 @@ def evaluate(words: list[str]) -> None:
     given = _parse(Evaluate, words, "evaluate")
     from understudy import api
 
-    print(api.evaluate(api.load_policy(given.folder), _env(given), _read(given.demos), given.episodes, given.seed))
+    env = _env(given)
+    print(api.evaluate(api.load_policy(given.folder), env, _demos(given.demos, env), given.episodes, given.seed))
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,7 @@ class Compare:
     folders: tuple[Path, ...]  # of the runs
     env: str | None = None  # where to play; the first run's own env where none is given
     rule: tuple[str, ...] = ()  # a rule of the env, such as --rule horizon=100
-    demos: Path | None = None  # the demonstrators; the env's own expert where none are given
+    demos: str | None = None  # the demonstrators, as for `train`; the env's own expert where none are given
     episodes: int = 1000
     seed: int = 1
 
@@ -194,7 +198,7 @@ def compare(words: list[str]) -> None:
     from understudy import api
 
     env = _env(given)
-    demos = _read(given.demos) or api.record(env, None, given.episodes, given.seed)
+    demos = _demos(given.demos, env) or api.record(env, None, given.episodes, given.seed)
     measured = [
         api.evaluate(api.load_policy(folder), env, demos, given.episodes, given.seed) for folder in given.folders
     ]
@@ -308,11 +312,22 @@ def _env(given: Any) -> Any:
     return api.env_of(given.folder) if given.env is None else api.make_env(given.env, **_rules(given.rule))
 
 
-def _read(path: Path | None) -> Any:
-    """Recordings in any format that is known."""
-    from understudy.demos.formats import read
+def _demos(name: str | None, env: Any) -> Any:
+    """Recordings in any format that is known; `people`, `people:train`, `people:test` are those of people in `env`."""
+    if name is None:
+        return None
+    where, _, split = name.partition(":")
+    if where != "people":
+        from understudy.demos.formats import read
 
-    return None if path is None else read(path)
+        return read(name)
+    from understudy.core.errors import ConfigError
+    from understudy.envs.kitchen import Kitchen
+    from understudy.recordings import people_cooking
+
+    if not isinstance(env, Kitchen):
+        raise ConfigError("demos: people were recorded in kitchens: name one, such as --env kitchen:cramped_room.")
+    return people_cooking(env, split or None)
 
 
 def _rules(pairs: tuple[str, ...]) -> dict[str, Any]:
