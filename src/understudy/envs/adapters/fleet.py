@@ -163,7 +163,7 @@ class Fleet:
             self.games += [Game(adapt(make()), layout) for _ in range(copies - 1)]
             return
         first.close()
-        context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads and locks as they stand
+        context = clean_start()
         memory = context.RawArray("b", room(layout, copies))
         self.arrays = carve(layout, copies, memory)
         parts = np.array_split(np.arange(copies), min(workers, copies))
@@ -232,6 +232,19 @@ class Fleet:
         """Close the simulators and end the workers. May be called again."""
         self.closed = True
         self._shut()
+
+
+def clean_start() -> Any:
+    """How worker processes begin: never as a fork of this one, whose threads and locks would be copied as they stand.
+
+    Where there is one (not on Windows) a server that has imported torch, and nothing but imported, is forked instead:
+    workers start in a tenth of the time and share its memory.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "gymnasium", "pettingzoo", __name__])
+    return context
 
 
 def row_of(arrays: Arrays, i: int) -> Arrays:
