@@ -67,7 +67,10 @@ class MarkovGame:
 
     @cached_property
     def spec(self) -> EnvSpec:
-        """Agents that the reward table pays alike form a team."""
+        """Agents that the reward table pays alike form a team. Each has a role of its own.
+
+        For all see the same: agents who share their weights could do nothing but the same.
+        """
         paid = [next(j for j, other in enumerate(self.reward) if torch.equal(other, mine)) for mine in self.reward]
         return EnvSpec(
             agents=len(self.choices),
@@ -76,6 +79,7 @@ class MarkovGame:
             horizon=self.horizon,
             reset_noise=1,
             step_noise=1,
+            roles=tuple(f"agent_{i}" for i in range(len(self.choices))),
             teams=tuple(f"team_{j}" for j in paid),
             action_sizes=self.choices,
             title=self.title,
