@@ -52,6 +52,7 @@ class Tools(ParallelEnv):
     """Two agents with the spaces that are given; what they did comes back in `did`. Odd steps mask all but 1."""
 
     metadata: ClassVar = {"name": "tools"}
+    render_mode = None
 
     def __init__(self, observations, actions, masks=None):
         self.possible_agents = ["first_0", "second_0"]
