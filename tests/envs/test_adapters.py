@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from mpe2 import simple_speaker_listener_v4, simple_tag_v3
 from pettingzoo.classic import rps_v2, tictactoe_v3
 from pettingzoo.test import parallel_api_test
 from pettingzoo.test.example_envs import generated_agents_parallel_v0
 from pettingzoo.utils.conversions import parallel_to_aec
 
-from tests.envs.simulators import Breaks, Counts, Foreign, Lives, Tools
+from tests.envs.simulators import Breaks, Choosy, Counts, Foreign, Lives, Tools
 from understudy.core.errors import EnvError, ShapeError
 from understudy.core.random import generator
 from understudy.core.tree import tree_cat, tree_leaves, tree_take
@@ -464,6 +464,15 @@ def test_gymnasiums_vector_envs_play_the_same_episodes_in_every_mode(mode):
     ):
         assert env.spec.horizon == 500 and env.copies == 3
         assert same(play(alone, 60), play(env, 60))  # several episodes of each copy
+
+
+@pytest.mark.parametrize("where", ["obs", "info"])
+def test_masks_come_through_vector_envs_as_through_single_ones(where):
+    makes = [lambda: Choosy(where)] * 3  # refuses illegal moves
+    with from_gymnasium(makes[0], copies=3) as alone, from_vector(SyncVectorEnv(makes)) as env:
+        assert env.spec.obs == 5 and env.spec.action == Discrete(3)
+        assert env.legal(env.reset(noise_of(0, 3))).sum(-1).tolist() == [[2]] * 3
+        assert same(play(alone, 20), play(env, 20))
 
 
 @pytest.mark.parametrize("mode", ["SAME_STEP", "NEXT_STEP"])
