@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,12 +24,16 @@ from understudy.core.types import EnvSpec, Segment, View, to_device
 from understudy.demos.episode import About, Episode, Info, findings, refuse
 from understudy.demos.order import CHUNK_BYTES, Order, first_windows, window_counts, windows
 
-__all__ = ["About", "Columns", "Demos", "Episode", "Info", "Table", "pack"]
+__all__ = ["About", "Columns", "Demos", "Episode", "Info", "Kinds", "Table", "kinds", "pack"]
 
 Columns = dict[str, Tensor]  # name -> [moment ...]; a label's name is "label:" and its own
+Kinds = dict[str, tuple[str, tuple[int, ...]]]  # name -> dtype and shape of a row
 LABEL = "label:"
 MOMENTS = ("obs", "legal", "present", "whole", "times")  # the closing row counts
-KEPT = 4  # buffers that are remembered, for readers that take turns
+MASKS = {"legal", "present"}  # an episode without them means: all true
+KEPT = 4  # of what is remembered, for readers that take turns
+KEPT_COPIES = 2  # of buffers whose rows were copied from a mapped set, which fill memory
+Key, Made = TypeVar("Key"), TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,10 @@ class Demos:
         self._table = table
         rows = torch.tensor([0, *(len(b["obs"]) for b in blocks)], dtype=torch.long)
         self._starts: Int[Tensor, "block+1"] = rows.cumsum(0)
-        self._buffers: dict[tuple[int, int, int, int], _Buffer] = {}
+        self._counts: dict[int, Int[Tensor, "episode"]] = {}  # by window; these only remember what is a function
+        self._orders: dict[tuple[int, int, int], Order] = {}  # by seed, epoch, window
+        self._firsts: dict[tuple[int, int, int], Int[Tensor, "episode"]] = {}
+        self._buffers: dict[tuple[int, int, int, int], _Buffer] = {}  # and by number
 
     @staticmethod
     def from_episodes(spec: EnvSpec, episodes: Iterable[Episode], about: About | None = None) -> "Demos":
@@ -118,7 +126,7 @@ class Demos:
         """
         from understudy.demos.store import save
 
-        save(Path(folder), self.spec, self, self.about, replace=replace)
+        save(folder, self.spec, self, self.about, replace=replace)
 
     def __len__(self) -> int:
         return len(self._table.names)
@@ -229,7 +237,7 @@ class Demos:
             raise DemosError(f"size, window: got {size} and {window}; both must be 1 or more.")
         if not len(self):
             raise DemosError("there is no episode in this set, so nothing to learn from.")
-        return -(-self._items(window) // size)
+        return -(-int(self._windows(window).sum()) // size)
 
     def batch(
         self, position: int, size: int, seed: int, window: int = 1, device: torch.device | str | None = None
@@ -252,11 +260,11 @@ class Demos:
         batches = self.batches_per_epoch(size, window)
         if position < 0:
             raise DemosError(f"position: got {position}; the stream begins at 0.")
-        items = self._items(window)
-        each = -(-items // batches)
         epoch, number = divmod(position, batches)
-        start, stop = number * each, min((number + 1) * each, items)
-        bounds = self._order(seed, epoch, window).bounds
+        order = self._order(seed, epoch, window)
+        each = -(-order.items // batches)
+        start, stop = number * each, min((number + 1) * each, order.items)
+        bounds = order.bounds
         pieces = []
         for b in range(len(bounds) - 1):
             low, high = max(start, bounds[b]), min(stop, bounds[b + 1])
@@ -307,25 +315,30 @@ class Demos:
         first -= int(self._starts[block])
         return {k: v[first : first + moments] for k, v in self._blocks[block].items()}
 
-    def _items(self, window: int) -> int:
-        return int(window_counts(self._table.lengths, window).sum())
+    def _windows(self, window: int) -> Int[Tensor, "episode"]:
+        return _remembered(self._counts, window, lambda: window_counts(self._table.lengths, window))
 
     def _order(self, seed: int, epoch: int, window: int) -> Order:
-        row = sum(v[0].numel() * v.element_size() for v in self._blocks[0].values())
-        return Order(self._items(window), max(1, CHUNK_BYTES // (row * window)), seed, epoch)
+        def made() -> Order:
+            row = sum(v[0].numel() * v.element_size() for v in self._blocks[0].values())
+            items = int(self._windows(window).sum())
+            return Order(items, max(1, CHUNK_BYTES // (row * window)), seed, epoch)
+
+        return _remembered(self._orders, (seed, epoch, window), made)
 
     def _buffer(self, seed: int, epoch: int, window: int, number: int) -> "_Buffer":
         """One buffer of the stream, in the order in which it is taken."""
-        key = (seed, epoch, window, number)
-        if key not in self._buffers:
+
+        def made() -> _Buffer:
             lengths = self._table.lengths
             items, order = self._order(seed, epoch, window).buffer(number)
-            firsts = first_windows(lengths, window, seed, epoch)
-            fetched = self._fetch(*windows(items, window_counts(lengths, window), firsts, lengths, window))
-            while len(self._buffers) >= KEPT:
-                del self._buffers[next(iter(self._buffers))]
-            self._buffers[key] = fetched.reordered(order)
-        return self._buffers[key]
+            key = (seed, epoch, window)
+            firsts = _remembered(self._firsts, key, lambda: first_windows(lengths, window, seed, epoch))
+            fetched = self._fetch(*windows(items, self._windows(window), firsts, lengths, window))
+            return fetched.reordered(order)
+
+        kept = KEPT if len(self._blocks) == 1 else KEPT_COPIES
+        return _remembered(self._buffers, (seed, epoch, window, number), made, kept)
 
     def _fetch(
         self, episode: Int[Tensor, "item"], start: Int[Tensor, "item"], length: Int[Tensor, "item"]
@@ -349,6 +362,15 @@ class Demos:
                 torch.index_select(self._blocks[b][name], 0, index, out=column[here])
             place += count
         return _Buffer(columns, self._table, local, episode, start, length)
+
+
+def _remembered(cache: dict[Key, Made], key: Key, make: Callable[[], Made], kept: int = KEPT) -> Made:
+    """What `make` makes, made once for a key while it is one of the last few."""
+    if key not in cache:
+        while len(cache) >= kept:
+            del cache[next(iter(cache))]
+        cache[key] = make()
+    return cache[key]
 
 
 @dataclass(frozen=True)
@@ -412,30 +434,37 @@ class _Buffer:
         )
 
 
-def pack(episodes: Sequence[Episode]) -> Columns:
+def kinds(columns: Columns) -> Kinds:
+    """Dtype and shape of a row of each column."""
+    return {name: (str(v.dtype).removeprefix("torch."), tuple(v.shape[1:])) for name, v in columns.items()}
+
+
+def pack(episodes: Sequence[Episode], wanted: Kinds | None = None, first: int = 0) -> Columns:
     """One block of the rows of sound episodes, in order. A mask that only some have is filled up with true.
 
+    Args:
+        wanted: the columns of the set that they join; None where they are the first.
+        first: number of the first of them, for messages.
+
     Raises:
-        DemosError: one has a column that another lacks, or of another dtype.
+        DemosError: one lacks a column that others have, or has another kind of it.
     """
     rows = [_columns(e) for e in episodes]
-    names = sorted({name for columns in rows for name in columns})
-    packed = {}
-    for name in names:
-        pieces = []
-        for number, columns in enumerate(rows):
-            if name not in columns and name in ("legal", "present"):
-                shape = next(c[name] for c in rows if name in c).shape[1:]
-                columns[name] = torch.ones(len(columns["obs"]), *shape, dtype=torch.bool)
-            if name not in columns:
-                raise DemosError(f"episode {number}: it has no {name}, and others have: all of a set have, or none.")
-            pieces.append(columns[name])
-        kinds = [f"{piece.dtype} {list(piece.shape[1:])}" for piece in pieces]
-        for number, kind in enumerate(kinds):
-            if kind != kinds[0]:
-                raise DemosError(f"episode {number}: {name} has rows of {kind}, and in episode 0 of {kinds[0]}.")
-        packed[name] = torch.cat(pieces)
-    return packed
+    if wanted is None:
+        wanted = {}
+        for columns in rows:
+            wanted = kinds(columns) | wanted
+    for number, columns in enumerate(rows, first):
+        for name in MASKS & (wanted.keys() - columns.keys()):
+            columns[name] = torch.ones(len(columns["obs"]), *wanted[name][1], dtype=torch.bool)
+        here = kinds(columns)
+        for name in sorted(wanted.keys() | here.keys()):
+            if here.get(name) != wanted.get(name):
+                said, meant = (
+                    f"of {k[0]} {list(k[1])} a row" if k else "missing" for k in (here.get(name), wanted.get(name))
+                )
+                raise DemosError(f"episode {number}: {name} is {said}, and in the others {meant}: one set, one kind.")
+    return {name: torch.cat([columns[name] for columns in rows]) for name in sorted(wanted)}
 
 
 def _columns(episode: Episode) -> Columns:

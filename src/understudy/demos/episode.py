@@ -150,17 +150,15 @@ def _values(spec: EnvSpec, episode: Episode, number: int) -> Iterator[Finding]:
     labels = {f"label `{k}`": v for k, v in episode.labels.items()}
     for name, values in (columns | labels).items():
         if values is not None and values.is_floating_point():
-            yield from _places("finite", f"{name} is not a finite number", ~values.isfinite(), number)
+            yield from places("finite", f"{name} is not a finite number", ~values.isfinite(), number)
     for name, values in {"whole": episode.whole, "times": episode.times}.items():
         if values is not None:
             bad = ~values.isfinite().reshape(len(values), -1).all(1)
-            yield from _places("finite", f"{name} is not a finite number", bad, number)
+            yield from places("finite", f"{name} is not a finite number", bad, number)
     yield from _acted(spec, episode, number)
     if episode.times is not None and len(episode.times) > 1:
         back = episode.times.diff() <= 0
-        yield from _places(
-            "times", "the time stands still or runs backwards from this moment to the next", back, number
-        )
+        yield from places("times", "the time stands still or runs backwards from this moment to the next", back, number)
 
 
 def _acted(spec: EnvSpec, episode: Episode, number: int) -> Iterator[Finding]:
@@ -170,7 +168,7 @@ def _acted(spec: EnvSpec, episode: Episode, number: int) -> Iterator[Finding]:
         slack = 1e-6 * max(1.0, *(abs(b) for b in (spec.action.low, spec.action.high) if math.isfinite(b)), 0.0)
         outside = (actions < spec.action.low - slack) | (actions > spec.action.high + slack)
         said = f"an action outside [{spec.action.low}, {spec.action.high}]"
-        yield from _places("range", said, outside, number)
+        yield from places("range", said, outside, number)
         return
     if isinstance(spec.action, Discrete):
         sizes = torch.tensor(spec.action_sizes)  # [agent]
@@ -180,15 +178,15 @@ def _acted(spec: EnvSpec, episode: Episode, number: int) -> Iterator[Finding]:
         limits = torch.tensor(spec.action.choices)  # [part]
         parts, offsets = actions, limits.cumsum(0) - limits
     outside = ((parts < 0) | (parts >= limits)).any(-1)
-    yield from _places("range", f"an action outside 0 .. {limits.max().item() - 1}", outside, number)
+    yield from places("range", f"an action outside 0 .. {limits.max().item() - 1}", outside, number)
     if episode.legal is not None and not outside.any():
         allowed = episode.legal[:-1].gather(-1, parts.long() + offsets).all(-1)
         if episode.present is not None:
             allowed |= ~episode.present[:-1]  # who is not there does nothing illegal
-        yield from _places("legal", "an action that `legal` forbids", ~allowed, number)
+        yield from places("legal", "an action that `legal` forbids", ~allowed, number)
 
 
-def _places(kind: str, said: str, bad: Tensor, number: int) -> Iterator[Finding]:
+def places(kind: str, said: str, bad: Tensor, number: int) -> Iterator[Finding]:
     """One finding for each agent, at its first bad step. `bad`: Bool[time], or Bool[time agent ...]."""
     if not bad.any():
         return
