@@ -239,6 +239,10 @@ def test_what_an_expert_plays_by_tables_is_what_the_tables_say(game):
     assert ((total.mean(0) - returns(game, play, steps)).abs() <= bound).all()
 
 
+def test_a_game_is_shown_in_a_line_and_not_by_its_tables():
+    assert repr(GAMES["crossing"]) == "MarkovGame('crossing', states=81, choices=(4, 4), horizon=50)"
+
+
 def test_agents_paid_alike_form_a_team_and_each_has_its_role():
     assert GAMES["coordination"].spec.roles == ("agent_0", "agent_1", "agent_2")
     assert GAMES["coordination"].spec.teams == ("team_0", "team_0", "team_0")

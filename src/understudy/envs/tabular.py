@@ -25,7 +25,7 @@ class State:
     index: Int[Tensor, "env"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MarkovGame:
     """A game of finitely many states, seen in full by every agent as a one-hot vector.
 
@@ -64,6 +64,9 @@ class MarkovGame:
             stays = self.transition.diagonal(dim1=0, dim2=2)[:, self.over] == 1  # [joint, ended state]
             if not bool(stays.all()) or bool((self.reward[:, self.over] != 0).any()):
                 raise EnvError("over: a state where the game is over must lead to itself and pay nothing.")
+
+    def __repr__(self) -> str:
+        return f"MarkovGame({self.title!r}, states={len(self.start)}, choices={self.choices}, horizon={self.horizon})"
 
     @cached_property
     def spec(self) -> EnvSpec:
