@@ -681,7 +681,7 @@ def test_every_format_converts_into_every_other(tmp_path):
     demos = made_up("multi_discrete")
     source = tmp_path / "start.npz"
     formats.write(demos, source)
-    for target in ("a.csv", "b.parquet", "c/main_data.hdf5", "d.npz"):
+    for target in ("a.csv", "b.parquet", "c/main_data.hdf5", "d", "e.npz"):
         formats.convert(source, tmp_path / target)
         source = tmp_path / target
         assert_same(formats.read(source), demos)
