@@ -4,7 +4,6 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(request, monkeypatch):
-    """No test here cuts the power (one pretends to), so fast ones need not wait for every flush."""
-    if "slow" not in request.keywords:
-        monkeypatch.setattr(os, "fsync", lambda file: None)
+def no_waiting_for_the_disk(monkeypatch):
+    """No test here cuts the power (one pretends to), so none need wait until all is flushed."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)

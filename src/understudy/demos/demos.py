@@ -31,7 +31,8 @@ Kinds = dict[str, tuple[str, tuple[int, ...]]]  # name -> dtype and shape of a r
 LABEL = "label:"
 MOMENTS = ("obs", "legal", "present", "whole", "times")  # the closing row counts
 MASKS = {"legal", "present"}  # an episode without them means: all true
-KEPT = 4  # buffers that are remembered, for readers that take turns
+KEPT = 4  # of what is remembered, for readers that take turns
+KEPT_COPIES = 2  # of buffers whose rows were copied from a mapped set, which fill memory
 Key, Made = TypeVar("Key"), TypeVar("Made")
 
 
@@ -83,8 +84,9 @@ class Demos:
         self._table = table
         rows = torch.tensor([0, *(len(b["obs"]) for b in blocks)], dtype=torch.long)
         self._starts: Int[Tensor, "block+1"] = rows.cumsum(0)
-        self._counts: dict[int, Int[Tensor, "episode"]] = {}  # by window; all three only remember what is a function
+        self._counts: dict[int, Int[Tensor, "episode"]] = {}  # by window; these only remember what is a function
         self._orders: dict[tuple[int, int, int], Order] = {}  # by seed, epoch, window
+        self._firsts: dict[tuple[int, int, int], Int[Tensor, "episode"]] = {}
         self._buffers: dict[tuple[int, int, int, int], _Buffer] = {}  # and by number
 
     @staticmethod
@@ -330,11 +332,13 @@ class Demos:
         def made() -> _Buffer:
             lengths = self._table.lengths
             items, order = self._order(seed, epoch, window).buffer(number)
-            firsts = first_windows(lengths, window, seed, epoch)
+            key = (seed, epoch, window)
+            firsts = _remembered(self._firsts, key, lambda: first_windows(lengths, window, seed, epoch))
             fetched = self._fetch(*windows(items, self._windows(window), firsts, lengths, window))
             return fetched.reordered(order)
 
-        return _remembered(self._buffers, (seed, epoch, window, number), made)
+        kept = KEPT if len(self._blocks) == 1 else KEPT_COPIES
+        return _remembered(self._buffers, (seed, epoch, window, number), made, kept)
 
     def _fetch(
         self, episode: Int[Tensor, "item"], start: Int[Tensor, "item"], length: Int[Tensor, "item"]
@@ -360,13 +364,12 @@ class Demos:
         return _Buffer(columns, self._table, local, episode, start, length)
 
 
-def _remembered(cache: dict[Key, Made], key: Key, make: Callable[[], Made]) -> Made:
+def _remembered(cache: dict[Key, Made], key: Key, make: Callable[[], Made], kept: int = KEPT) -> Made:
     """What `make` makes, made once for a key while it is one of the last few."""
     if key not in cache:
-        made = make()
-        while len(cache) >= KEPT:
+        while len(cache) >= kept:
             del cache[next(iter(cache))]
-        cache[key] = made
+        cache[key] = make()
     return cache[key]
 
 

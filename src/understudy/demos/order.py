@@ -20,7 +20,7 @@ from torch import Tensor
 from understudy.core.random import generator, uniform
 
 CHUNK_BYTES = 2**17  # of neighbouring items: what one read of a disk should bring
-CHUNKS = 256  # in a buffer, so a buffer is 32 MiB
+CHUNKS = 128  # in a buffer, so a buffer is 16 MiB
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ Source of the rules: Carroll et al. 2019, arXiv:1910.05789, section 4; the recor
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from understudy.core.errors import ConfigError, EnvError, expect_shape, nearest
+from understudy.core.scene import Scene
 from understudy.core.types import Discrete, EnvSpec, to_device
-from understudy.envs import kitchen_features
+from understudy.envs import kitchen_features, kitchen_picture
 from understudy.envs.kitchen_board import (
     COUNTER,
     DISH,
@@ -46,11 +46,12 @@ LONGEST = 30_000  # ticks at which the count stops, within int16
 @dataclass(frozen=True)
 class Kitchen:
     layout: str = "cramped_room"
-    rules: Literal["2019", "current"] = "2019"
+    rules: str = "2019"  # or "current"
     horizon: int = 400  # steps in an episode
     grid: tuple[str, ...] | None = None  # rows of a kitchen of one's own; `layout` is then only its name
-    starts: Literal["fixed", "random"] = "fixed"  # where cooks begin: on their numbers, or anywhere they can walk to
+    starts: str = "fixed"  # cooks begin on their numbers; or "random": anywhere that they can walk to
     cook_time: int = 20  # steps until a soup is ready
+    past: int = 6  # joint actions that the cooks remember seeing, the newest first
     delivery: float | None = None  # points for a soup; None: 5 in 2019, as people were paid, 20 under current rules
     _boards: dict[torch.device, Board] = field(init=False, repr=False, compare=False, default_factory=dict)
 
@@ -63,6 +64,10 @@ class Kitchen:
                 raise ConfigError(f"{name}: unknown {value!r}.{nearest(str(value), known)}")
         if not 1 <= self.cook_time <= LONGEST:
             raise ConfigError(f"cook_time: got {self.cook_time}; it must be 1 to {LONGEST} steps.")
+        if self.past < 1:
+            raise ConfigError(
+                f"past: got {self.past}, but observations hold the last joint action at least: 1 or more."
+            )
         self._boards[torch.device("cpu")] = board_of(rows_of(self.layout, self.grid))
 
     def board(self, device: torch.device | str = "cpu") -> Board:
@@ -85,11 +90,11 @@ class Kitchen:
         cooks = len(board.start)
         return EnvSpec(
             agents=cooks,
-            obs=len(kitchen_features.feature_names(board)),
+            obs=len(self.feature_names),
             action=Discrete(6),
             horizon=self.horizon,
             reset_noise=len(board.places) if self.starts == "random" else 0,
-            whole=_whole_width(board),
+            whole=sum(self._whole_sizes()),
             names=tuple(f"cook_{i + 1}" for i in range(cooks)),
             roles=("cook",) * cooks,
             teams=("kitchen",) * cooks,
@@ -118,7 +123,7 @@ class Kitchen:
             facing=torch.zeros_like(cell),
             hands=cell.new_zeros((envs, cooks, 3), dtype=torch.int16),
             things=cell.new_zeros((envs, len(board.tile), 3), dtype=torch.int16),
-            last_actions=torch.full_like(cell, NONE_YET),
+            last_actions=cell.new_full((envs, cooks, self.past), NONE_YET),
             soups=cell.new_zeros(envs),
             age=cell.new_zeros(envs),
         )
@@ -159,7 +164,8 @@ class Kitchen:
         cell = torch.where(_collide(state.cell, wanted)[:, None], state.cell, wanted)
 
         rewards = (paid * self.points).unsqueeze(-1).expand(envs, cooks)
-        state = State(cell, facing, hands, things, actions.to(cell.dtype), soups, state.age + 1)
+        last_actions = torch.cat([actions.unsqueeze(-1), state.last_actions[..., :-1]], dim=-1)
+        state = State(cell, facing, hands, things, last_actions, soups, state.age + 1)
         return state, rewards, torch.zeros_like(paid, dtype=torch.bool)
 
     def observe(self, state: State) -> Float[Tensor, "env agent obs"]:
@@ -173,7 +179,7 @@ class Kitchen:
     @property
     def feature_names(self) -> tuple[str, ...]:
         """A name for each number of an observation, such as `I holds dish` or `pot 2,0 ready`."""
-        return kitchen_features.feature_names(self.board())
+        return kitchen_features.feature_names(self.board(), self.past)
 
     def whole(self, state: State) -> Float[Tensor, "env feature"]:
         """The full state as one flat vector, mostly zeros and ones, from which `unpack` makes it again exactly."""
@@ -192,8 +198,8 @@ class Kitchen:
         """The state that `whole` describes."""
         board = self.board(whole.device)
         envs, cooks, bench = len(whole), len(board.start), len(board.bench)
-        expect_shape("whole", whole, "env feature", env=envs, feature=_whole_width(board))
-        place, facing, last_actions, hands, benches, count = whole.split(_whole_sizes(board), dim=-1)
+        expect_shape("whole", whole, "env feature", env=envs, feature=sum(self._whole_sizes()))
+        place, facing, last_actions, hands, benches, count = whole.split(self._whole_sizes(), dim=-1)
         things = torch.zeros(envs, len(board.tile), 3, dtype=torch.int16, device=whole.device)
         things[:, board.bench] = self._unflatten_things(benches.unflatten(-1, (bench, -1)))
         return State(
@@ -201,10 +207,21 @@ class Kitchen:
             facing=facing.unflatten(-1, (cooks, -1)).argmax(dim=-1),
             hands=self._unflatten_things(hands.unflatten(-1, (cooks, -1))),
             things=things,
-            last_actions=last_actions.unflatten(-1, (cooks, -1)).argmax(dim=-1),
+            last_actions=last_actions.unflatten(-1, (cooks, self.past, -1)).argmax(dim=-1),
             soups=(count[:, 0] * 20).round().long(),
             age=(count[:, 1] * 400).round().long(),
         )
+
+    def draw(self, whole: Float[Tensor, " feature"]) -> Scene:
+        """One moment, seen from above."""
+        state = self.unpack(whole.unsqueeze(0).cpu())
+        return kitchen_picture.picture(self.board(), state, self.cook_time, self.spec.title)
+
+    def _whole_sizes(self) -> list[int]:
+        """Widths of the parts of `whole`: places, facings, last actions, hands, benches, counts."""
+        board = self.board()
+        cooks = len(board.start)
+        return [cooks * len(board.places), cooks * 4, cooks * 7 * self.past, cooks * 6, len(board.bench) * 6, 2]
 
     def _flatten_things(self, things: Int[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 6"]:
         """Three flags for the kind, onions / 3, cooking as a part of `cook_time`, and what it cooked beyond that."""
@@ -268,16 +285,6 @@ class Kitchen:
         )
 
 
-def _whole_sizes(board: Board) -> list[int]:
-    """Widths of the parts of `whole`: places, facings, last actions, hands, benches, counts."""
-    cooks = len(board.start)
-    return [cooks * len(board.places), cooks * 4, cooks * 7, cooks * 6, len(board.bench) * 6, 2]
-
-
-def _whole_width(board: Board) -> int:
-    return sum(_whole_sizes(board))
-
-
 def _collide(old: Int[Tensor, "env agent"], new: Int[Tensor, "env agent"]) -> Bool[Tensor, " env"]:
     """Whether any two cooks would end on one cell or change places."""
     others = ~torch.eye(old.shape[1], dtype=torch.bool, device=old.device)
@@ -305,7 +312,7 @@ def state_from_arrays(
         ori: facings, 0 north, 1 south, 2 east, 3 west.
         held: 0 nothing, 1 onion, 2 dish, 3 soup.
         obj: rows of x, y, kind, onions, steps cooked; kind is below 0 in rows that only pad.
-        act: each moment's actions, which become the next one's `last_actions`; None: NONE_YET at all moments.
+        act: each moment's actions, which become the next one's `last_actions`; None: NONE_YET throughout.
         reward: points of each moment's step, counted in soups; None: no soups.
 
     Raises:
@@ -338,9 +345,10 @@ def state_from_arrays(
     plain = things.new_tensor([[NOTHING, 0, 0], [ONION, 0, 0], [DISH, 0, 0], [SOUP, 3, env.cook_time]])
     hands = torch.where(known[..., None], source, plain[held])
 
-    last_actions = torch.full_like(cell, NONE_YET)
+    last_actions = cell.new_full((*cell.shape, env.past), NONE_YET)
     if act is not None:
-        last_actions[1:] = act[:-1].long()
+        for ago in range(1, min(env.past, len(act)) + 1):
+            last_actions[ago:, :, ago - 1] = act[: len(act) - ago].long()
     soups = torch.zeros_like(times)
     if reward is not None:
         soups[1:] = (reward / env.points).round().long().cumsum(0)[:-1]

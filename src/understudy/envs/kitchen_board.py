@@ -3,7 +3,6 @@
 The tables of a layout are made once, when a `Kitchen` is made; the game itself is in `kitchen`.
 """
 
-from collections import deque
 from dataclasses import dataclass
 
 import torch
@@ -66,7 +65,7 @@ class State:
     facing: Int[Tensor, "env agent"]  # 0 north, 1 south, 2 east, 3 west
     hands: Int[Tensor, "env agent 3"]  # the thing each cook holds
     things: Int[Tensor, "env cell 3"]  # the thing that lies on each tile, or cooks in it
-    last_actions: Int[Tensor, "env agent"]  # of the step before, NONE_YET at the start
+    last_actions: Int[Tensor, "env agent past"]  # of the steps before, newest first; NONE_YET before the start
     soups: Int[Tensor, " env"]  # served since the start
     age: Int[Tensor, " env"]  # steps since the start
 
@@ -122,23 +121,10 @@ def board_of(rows: tuple[str, ...]) -> Board:
 
     after = []  # pressing a direction turns the cook, and moves it where there is floor
     for cell in places:
-        for _ in STEPS:
-            after.append([place.get(ahead[cell][d], place[cell]) * 4 + d for d in range(4)])
-    before: list[list[int]] = [[] for _ in after]
-    for node, nexts in enumerate(after):
-        for n in nexts:
-            before[n].append(node)
-
-    distance = torch.full((len(after), len(bench)), FAR, dtype=torch.int8)
-    for column, target in enumerate(bench):
-        faced = [place[c] * 4 + d for c in places for d in range(4) if ahead[c][d] == target]
-        seen = _spread(faced, before)
-        for node, presses in seen.items():
-            distance[node, column] = min(presses, FAR - 1)
-    walks = [sorted({after[i * 4][d] // 4 for d in range(4)}) for i in range(len(places))]
-    reach = torch.zeros(len(start), len(places), dtype=torch.bool)
-    for cook, cell in enumerate(start):
-        reach[cook, list(_spread([place[cell]], walks))] = True
+        after += [[place.get(ahead[cell][d], place[cell]) * 4 + d for d in range(4)]] * 4
+    faced = [[ahead[cell][d] == target for target in bench] for cell in places for d in range(4)]
+    stood = torch.eye(len(places), dtype=torch.bool).repeat_interleave(4, dim=0)
+    begins = [place[cell] * 4 for cell in start]
 
     def table(values: object) -> Tensor:
         return torch.tensor(values, dtype=torch.long)
@@ -151,22 +137,20 @@ def board_of(rows: tuple[str, ...]) -> Board:
         ahead=table(ahead),
         places=table(places),
         place=table([place.get(cell, 0) for cell in range(len(tile))]),
-        reach=reach,
+        reach=(fewest_presses(table(after), stood) < FAR)[begins],
         bench=table(bench),
         pots=table(pots),
-        distance=distance,
+        distance=fewest_presses(table(after), torch.tensor(faced)),
         after=table(after),
     )
 
 
-def _spread(sources: list[int], neighbours: list[list[int]]) -> dict[int, int]:
-    """Breadth first: fewest steps to everything that the sources lead to."""
-    steps = dict.fromkeys(sources, 0)
-    queue = deque(sources)
-    while queue:
-        here = queue.popleft()
-        for there in neighbours[here]:
-            if there not in steps:
-                steps[there] = steps[here] + 1
-                queue.append(there)
-    return steps
+def fewest_presses(after: Int[Tensor, "node 4"], goal: Bool[Tensor, "node target"]) -> Int[Tensor, "node target"]:
+    """How many presses lead from each node to one where the target's goal is true; FAR where none do."""
+    never = 30_000
+    presses = torch.where(goal, 0, never).to(torch.int16)
+    while True:
+        nearer = torch.minimum(presses, presses[after].amin(dim=1) + 1)
+        if torch.equal(nearer, presses):
+            return torch.where(presses == never, FAR, presses.clamp(max=FAR - 1)).to(torch.int8)
+        presses = nearer

@@ -38,11 +38,12 @@ TARGETS = (
 STAGES = ("onions_1", "onions_2", "onions_3", "cooking", "cooked", "ready")
 
 
-def feature_names(board: Board) -> tuple[str, ...]:
+def feature_names(board: Board, past: int) -> tuple[str, ...]:
     """The name of each number of an observation, in order."""
     spots = [f"{c % board.width},{c // board.width}" for c in range(len(board.tile))]
     block = [f"at {spots[c]}" for c in board.places.tolist()]
-    block += [f"facing {f}" for f in FACINGS] + [f"holds {t}" for t in THINGS] + [f"did {a}" for a in ACTIONS]
+    block += [f"facing {f}" for f in FACINGS] + [f"holds {t}" for t in THINGS]
+    block += [f"did {a} {ago} ago" for ago in range(1, past + 1) for a in ACTIONS]
     block += [f"ahead {t}" for t in TILES] + [f"ahead {t}" for t in THINGS] + ["ahead cook"]
     block += [f"would {e}" for e in EFFECTS] + [f"free {f}" for f in FACINGS] + [f"blocked {f}" for f in FACINGS]
     block += [f"near {t}" for t in TARGETS] + [f"{f} to {t}" for f in FACINGS for t in TARGETS]
@@ -72,7 +73,7 @@ def observe(
             one_hot(place, len(board.places)),
             one_hot(state.facing, 4),
             _kinds(state.hands),
-            one_hot(state.last_actions, 7)[..., :6],
+            one_hot(state.last_actions, 7)[..., :6].flatten(2),
             one_hot(board.tile[front], 6),
             _kinds(state.things[rows, front]),
             (front.unsqueeze(-1) == state.cell.unsqueeze(1)).any(dim=-1, keepdim=True),

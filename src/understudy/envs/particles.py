@@ -9,8 +9,35 @@ The pieces: `particles_physics` (one batched physics), `particles_scenario` (res
 """
 
 from understudy.envs.particles_experts import expert
-from understudy.envs.particles_mpe2 import Simple, Spread
-from understudy.envs.particles_paper import Navigation
+from understudy.envs.particles_mpe2 import (
+    Adversary,
+    Crypto,
+    Push,
+    Reference,
+    Simple,
+    SpeakerListener,
+    Spread,
+    Tag,
+    WorldComm,
+)
+from understudy.envs.particles_paper import Communication, KeepAway, Navigation, PredatorPrey
 from understudy.envs.particles_physics import State, place
 
-__all__ = ["Navigation", "Simple", "Spread", "State", "expert", "place"]
+__all__ = [
+    "Adversary",
+    "Communication",
+    "Crypto",
+    "KeepAway",
+    "Navigation",
+    "PredatorPrey",
+    "Push",
+    "Reference",
+    "Simple",
+    "SpeakerListener",
+    "Spread",
+    "State",
+    "Tag",
+    "WorldComm",
+    "expert",
+    "place",
+]

@@ -19,9 +19,22 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from understudy.envs.particles_mpe2 import BLUE, DARK
+from understudy.envs.particles_mpe2 import (
+    BLUE,
+    DARK,
+    GREEN,
+    RED,
+    chasing_rewards,
+    chasing_sight,
+    chasing_world,
+    distance_to_hear,
+    listening_sight,
+    listening_world,
+    push_rewards,
+    push_sight,
+)
 from understudy.envs.particles_physics import State, World, distances
-from understudy.envs.particles_scenario import Scenario, lay, others, parts, towards
+from understudy.envs.particles_scenario import Scenario, lay, parts, pick, sight, silence
 
 
 @dataclass(frozen=True)
@@ -58,10 +71,9 @@ class Navigation(Scenario):
         )
 
     def observe(self, state: State) -> Float[Tensor, "env agent obs"]:
-        s, landmarks = parts(state), tuple(range(self.agents, self.world.bodies))
-        table = tuple(landmarks + row for row in others(self.agents))
-        silence = s.velocity.new_zeros(self.agents, 2 * (self.agents - 1), len(state.position))
-        return lay(torch.cat([s.velocity, towards(state, table), silence], dim=1))
+        s = parts(state)
+        seen = sight(s)
+        return lay(torch.cat([s.velocity, seen, silence(seen, self.agents)], dim=1))
 
     def rewards(self, state: State) -> Float[Tensor, "agent env"]:
         s = parts(state)
@@ -74,3 +86,95 @@ class Navigation(Scenario):
             return Scenario.over(self, state)
         s = parts(state)
         return (distances(s.landmarks, s.agents).amin(1) <= 0.1).all(0)
+
+
+@dataclass(frozen=True)
+class Communication(Scenario):
+    """Cooperative communication: `SpeakerListener` with both paid -2 * distance, the sum of two equal rewards.
+
+    Over when the listener is within 0.035 of the goal.
+    """
+
+    fixed_horizon: bool = False
+    continuous: bool = False
+    horizon: int | None = 50
+
+    title: ClassVar[str] = "communication"
+
+    def make_world(self) -> World:
+        return listening_world(paper=True)
+
+    def observe(self, state: State) -> Float[Tensor, "env agent obs"]:
+        return listening_sight(state)
+
+    def rewards(self, state: State) -> Float[Tensor, "agent env"]:
+        return -2 * distance_to_hear(parts(state)).expand(2, -1)
+
+    def over(self, state: State) -> Bool[Tensor, "env"]:
+        if self.fixed_horizon:
+            return Scenario.over(self, state)
+        return distance_to_hear(parts(state)) <= 0.035
+
+
+@dataclass(frozen=True)
+class KeepAway(Scenario):
+    """Competitive keep-away: `Push` with an adversary five times as heavy, which knows the goal too.
+
+    Landmarks start within 0.8, speeds are at most 2. Published as "agent #1": the return of `agent_0`, the seeker.
+    """
+
+    continuous: bool = False
+    horizon: int | None = 50
+
+    title: ClassVar[str] = "keep_away"
+
+    def make_world(self) -> World:
+        return World(
+            names=("adversary_0", "agent_0"),
+            roles=("adversary", "agent"),
+            teams=("adversary", "agent"),
+            sees=(10, 19),
+            radius=(0.05,) * 4,
+            colour=(RED, DARK, GREEN, BLUE),
+            reach=(1.0, 1.0, 0.8, 0.8),
+            push=(5.0,) * 2,
+            mass=(5.0, 1.0),
+            top_speed=(2.0, 2.0),
+            solid=2,
+            goals=(2,),
+            paper=True,
+        )
+
+    def observe(self, state: State) -> Float[Tensor, "env agent obs"]:
+        s = parts(state)
+        seen = sight(s)
+        to_goal = pick(s.landmarks, s.goal[0]) - s.agents[0]
+        return lay(torch.cat([s.velocity[:1], to_goal.unsqueeze(0), seen[:1]], dim=1), push_sight(s, seen))
+
+    def rewards(self, state: State) -> Float[Tensor, "agent env"]:
+        return push_rewards(parts(state))
+
+
+@dataclass(frozen=True)
+class PredatorPrey(Scenario):
+    """Predator and prey: `Tag` over 50 steps of the older physics."""
+
+    prey: int = 1
+    adversaries: int = 3
+    obstacles: int = 2
+    continuous: bool = False
+    horizon: int | None = 50
+
+    title: ClassVar[str] = "predator_prey"
+
+    def __post_init__(self) -> None:
+        self.require(prey=1, adversaries=1, obstacles=0)
+
+    def make_world(self) -> World:
+        return chasing_world(self.adversaries, self.prey, self.obstacles, paper=True)
+
+    def observe(self, state: State) -> Float[Tensor, "env agent obs"]:
+        return chasing_sight(state, self.adversaries)
+
+    def rewards(self, state: State) -> Float[Tensor, "agent env"]:
+        return chasing_rewards(parts(state), self.adversaries)

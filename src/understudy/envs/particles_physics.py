@@ -34,10 +34,11 @@ MOVES = 5  # stay, and one move along each half-axis
 
 @dataclass(frozen=True)
 class State:
-    """Agents stand first among the bodies, landmarks follow."""
+    """Where everything is. Nothing else decides what comes next."""
 
-    position: Float[Tensor, "env body 2"]
-    velocity: Float[Tensor, "env agent 2"]
+    position: Float[Tensor, "env agent 2"]
+    velocity: Float[Tensor, "env agent 2"]  # in units of the plane a second
+    landmark: Float[Tensor, "env landmark 2"]  # positions, which never change
     message: Float[Tensor, "env agent word"]  # said with the last step, zeros at the start and from the silent
     goal: Int[Tensor, "env goal"]  # what was drawn at the reset, such as the index of the landmark to go to
 
@@ -48,7 +49,7 @@ class World:
 
     names: tuple[str, ...]
     sees: tuple[int, ...]  # numbers that each agent observes
-    radius: tuple[float, ...]  # of each body
+    radius: tuple[float, ...]  # of each body: agents first, then landmarks
     colour: tuple[str, ...]  # of each body
     reach: tuple[float, ...]  # a body starts uniformly in [-reach, reach]^2
     push: tuple[float, ...]  # force of a full move of each agent; 0: it stays where it is
@@ -85,15 +86,26 @@ class World:
         return tuple(sizes)
 
 
-@lru_cache(maxsize=256)
+@torch.compiler.assume_constant_result
 def constant(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A tensor of (nested) tuples, made once for each device: a copy to a GPU in every step would stall it."""
-    return torch.tensor(values, dtype=dtype, device=device)
+    return _made(values, dtype, device)
+
+
+@lru_cache(maxsize=256)
+def _made(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # or the first use in inference would bar it from gradients for ever
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def rows(x: Shaped[Tensor, "env *feature"]) -> Shaped[Tensor, "*feature env"]:
     """The same numbers as they lie in memory, the env axis last (a copy only where they lie otherwise)."""
-    return x.movedim(0, -1).contiguous()
+    return x.permute(*range(1, x.dim()), 0).contiguous()
+
+
+def envs(x: Shaped[Tensor, "*feature env"]) -> Shaped[Tensor, "env *feature"]:
+    """The env axis first again, in notation alone."""
+    return x.permute(-1, *range(x.dim() - 1))
 
 
 def distance(a: Float[Tensor, "*many 2 env"], b: Float[Tensor, "*other 2 env"]) -> Float[Tensor, "*both env"]:
@@ -109,33 +121,35 @@ def distances(a: Float[Tensor, "one 2 env"], b: Float[Tensor, "other 2 env"]) ->
 
 def scatter(world: World, noise: Float[Tensor, "env noise"]) -> State:
     """A fresh start: bodies uniform within their reach, nothing moving, nothing said, goals drawn."""
-    count, many, drawn = len(noise), 2 * world.bodies, rows(noise)
+    drawn, many, agents = rows(noise), 2 * world.bodies, world.agents
     reach = constant(world.reach, noise.dtype, noise.device)[:, None, None]
     position = (2 * drawn[:many].unflatten(0, (world.bodies, 2)) - 1) * reach
     choices = constant(world.goals, noise.dtype, noise.device)[:, None]
     goal = torch.minimum((drawn[many : many + len(world.goals)] * choices).floor(), choices - 1).long()
     return State(
-        position.movedim(-1, 0),
-        noise.new_zeros(world.agents, 2, count).movedim(-1, 0),
-        noise.new_zeros(world.agents, world.words, count).movedim(-1, 0),
-        goal.movedim(-1, 0),
+        position=envs(position[:agents]),
+        velocity=envs(torch.zeros_like(position[:agents])),
+        landmark=envs(position[agents:]),
+        message=envs(noise.new_zeros(agents, world.words, len(noise))),
+        goal=envs(goal),
     )
 
 
 def place(
     world: World,
-    position: Float[Tensor, "env body 2"],
+    bodies: Float[Tensor, "env body 2"],
     velocity: Float[Tensor, "env agent 2"] | None = None,
     message: Float[Tensor, "env agent word"] | None = None,
     goal: Int[Tensor, "env goal"] | None = None,
 ) -> State:
-    """A state made by hand; what is left out is zero."""
-    count, agents = len(position), world.agents
+    """A state made by hand, from the positions of agents and landmarks; what is left out is zero."""
+    count, agents = len(bodies), world.agents
     return State(
-        position,
-        position.new_zeros(count, agents, 2) if velocity is None else velocity,
-        position.new_zeros(count, agents, world.words) if message is None else message,
-        torch.zeros(count, len(world.goals), dtype=torch.long, device=position.device) if goal is None else goal,
+        position=bodies[:, :agents],
+        velocity=bodies.new_zeros(count, agents, 2) if velocity is None else velocity,
+        landmark=bodies[:, agents:],
+        message=bodies.new_zeros(count, agents, world.words) if message is None else message,
+        goal=torch.zeros(count, len(world.goals), dtype=torch.long, device=bodies.device) if goal is None else goal,
     )
 
 
@@ -147,11 +161,11 @@ def decode_choices(
     Move 0 stays, 1 and 2 are -x and +x, 3 and 4 are -y and +y (the other way round under `World.paper`). An agent
     that only speaks says the word `action`.
     """
-    drawn = rows(actions)
-    move = (drawn % MOVES).unsqueeze(1)
+    drawn = rows(actions).unsqueeze(1)
+    move = drawn % MOVES if world.speakers_move else drawn
     up = (move == constant(((2,), (4,)), move.dtype, move.device)).to(dtype)
     down = (move == constant(((1,), (3,)), move.dtype, move.device)).to(dtype)
-    word = drawn.unsqueeze(1) // (MOVES if world.speakers_move else 1)
+    word = drawn // MOVES if world.speakers_move else drawn
     said = (word == torch.arange(world.words, device=word.device)[:, None]).to(dtype)
     return (down - up if world.paper else up - down), said
 
@@ -161,21 +175,24 @@ def decode_numbers(
 ) -> tuple[Float[Tensor, "agent 2 env"], Float[Tensor, "agent word env"]]:
     """Directions and messages of numbers, which are first clipped to [0, 1]: along x number 2 less number 1, along y
     number 4 less number 3 (the other way round under `World.paper`), then the message as it is."""
-    drawn = rows(actions.to(dtype).clamp(0, 1))
+    drawn = rows(actions.clamp(0, 1))
     start = MOVES if world.speakers_move else 0
-    said = drawn[:, start : start + world.words]
+    said = drawn[:, start : start + world.words].to(dtype)
     if not any(world.push):
-        return drawn.new_zeros(world.agents, 2, len(actions)), said
-    up, down = drawn[:, 2:MOVES:2], drawn[:, 1 : MOVES - 1 : 2]
-    return (down - up if world.paper else up - down), said
+        return said.new_zeros(world.agents, 2, len(actions)), said
+    up, down = drawn[:, 2:MOVES:2], drawn[:, 1 : MOVES - 1 : 2]  # their difference is taken before `dtype`, as in mpe2
+    return (down - up if world.paper else up - down).to(dtype), said
 
 
-def contact(world: World, position: Float[Tensor, "body 2 env"]) -> Float[Tensor, "agent 2 env"]:
-    """Force on each agent from all solid bodies. Bodies at the very same place (an agent and itself) do not push."""
-    offset = position[: world.agents].unsqueeze(1) - position[: world.solid].unsqueeze(0)  # [agent, body, 2, env]
+def contact(world: World, position: Float[Tensor, "agent 2 env"], landmark: Float[Tensor, "landmark 2 env"]) -> Tensor:
+    """Force [agent, 2, env] on each agent from all solid bodies. Bodies at the very same place, as an agent and
+    itself, do not push."""
+    walls = world.solid - world.agents
+    solid = torch.cat([position, landmark[:walls]]) if walls else position
+    offset = position.unsqueeze(1) - solid.unsqueeze(0)  # [agent, body, 2, env]
     apart = (offset[..., 0, :].square() + offset[..., 1, :].square()).sqrt()
     radius = constant(world.radius[: world.solid], position.dtype, position.device)
-    touch = (radius[: world.agents, None] + radius)[..., None]
+    touch = (radius[: world.agents, None] + radius).unsqueeze(-1)
     depth = F.softplus((touch - apart) / MARGIN) * (STIFFNESS * MARGIN)
     return (offset * (depth / apart.clamp(min=1e-12)).unsqueeze(2)).sum(1)
 
@@ -186,23 +203,18 @@ def advance(
     """The state one step later."""
     position, velocity = rows(state.position), rows(state.velocity)
 
-    def each(values: tuple[float, ...]) -> Tensor:
+    def each(values: tuple[float | bool, ...]) -> Tensor:
         return constant(values, position.dtype, position.device)[:, None, None]
 
     force = direction * each(world.push)
     if world.solid:
-        force = force + contact(world, position)
+        force = force + contact(world, position, rows(state.landmark))
     after = KEPT * velocity + (force / each(world.mass) if world.mass else force) * DT
     if world.top_speed:
         speed = (after[:, :1].square() + after[:, 1:].square()).sqrt()
         top = each(world.top_speed)
         after = after * (top / torch.maximum(speed, top))
-    moved = position[: world.agents] + (after if world.paper else velocity) * DT
+    moved = position + (after if world.paper else velocity) * DT
     if world.words and not all(world.speaks):
         said = said * each(world.speaks)
-    return State(
-        torch.cat([moved, position[world.agents :]]).movedim(-1, 0),
-        after.movedim(-1, 0),
-        said.movedim(-1, 0),
-        state.goal,
-    )
+    return State(envs(moved), envs(after), state.landmark, envs(said), state.goal)

@@ -10,9 +10,11 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from understudy.core.errors import ConfigError, expect_shape
+from understudy.core.scene import Scene
 from understudy.core.types import ActionSpec, Continuous, Discrete, EnvSpec
+from understudy.envs import particles_draw
 from understudy.envs import particles_physics as physics
-from understudy.envs.particles_physics import DT, State, World, constant, rows
+from understudy.envs.particles_physics import DT, State, World, constant, envs, rows
 
 
 class Scenario:
@@ -74,16 +76,16 @@ class Scenario:
         self, state: State, actions: Shaped[Tensor, "..."], noise: Float[Tensor, "env noise"]
     ) -> tuple[State, Float[Tensor, "env agent"], Bool[Tensor, "env"]]:
         """One step of 0.1 s. Discrete actions are Int[env agent], continuous ones Float[env agent size]."""
-        agents, envs, dtype = self.world.agents, len(state.position), state.position.dtype
+        agents, count, dtype = self.world.agents, len(state.position), state.position.dtype
         if self.continuous:
             size = self.spec.action.size  # type: ignore[union-attr]
-            expect_shape("actions", actions, "env agent size", env=envs, agent=agents, size=size)
+            expect_shape("actions", actions, "env agent size", env=count, agent=agents, size=size)
             direction, said = physics.decode_numbers(self.world, actions, dtype)
         else:
-            expect_shape("actions", actions, "env agent", env=envs, agent=agents)
+            expect_shape("actions", actions, "env agent", env=count, agent=agents)
             direction, said = physics.decode_choices(self.world, actions, dtype)
         state = physics.advance(self.world, state, direction, said)
-        return state, self.rewards(state).movedim(-1, 0), self.over(state)
+        return state, envs(self.rewards(state)), self.over(state)
 
     def legal(self, state: State) -> Bool[Tensor, "env agent choice"] | None:
         """False beyond an agent's own choices; None where every agent has them all, and for continuous actions."""
@@ -96,26 +98,32 @@ class Scenario:
 
     def whole(self, state: State) -> Float[Tensor, "env feature"]:
         """Positions of all bodies, velocities and messages of all agents, each goal as one-hot numbers."""
-        position, velocity, message = rows(state.position), rows(state.velocity), rows(state.message)
-        parts = [position.flatten(0, 1), velocity.flatten(0, 1), message.flatten(0, 1)]
-        goal = rows(state.goal)
-        for k, choices in enumerate(self.world.goals):
-            parts.append((goal[k] == torch.arange(choices, device=goal.device)[:, None]).to(position.dtype))
-        return torch.cat(parts).t().contiguous()
+        s = parts(state)
+        blocks = [x.flatten(0, 1) for x in (s.agents, s.landmarks, s.velocity, s.message)]
+        for which, choices in zip(s.goal, self.world.goals, strict=True):
+            blocks.append(tinted(which, choices, 0.0, 1.0, s.agents))
+        return torch.cat(blocks).t().contiguous()
 
     def unpack(self, whole: Float[Tensor, "env feature"]) -> State:
         """The state whose `whole` this is."""
-        world = self.world
+        world, agents = self.world, self.world.agents
         expect_shape("whole", whole, "env feature", feature=self.spec.whole)
-        sizes = [2 * world.bodies, 2 * world.agents, world.words * world.agents, *world.goals]
-        position, velocity, message, *goals = rows(whole).split(sizes)
-        goal = torch.stack([g.argmax(0) for g in goals]) if goals else position.new_zeros(0, len(whole)).long()
+        sizes = [2 * agents, 2 * (world.bodies - agents), 2 * agents, world.words * agents, *world.goals]
+        position, landmark, velocity, message, *goals = rows(whole).split(sizes)
+        goal = [g.argmax(0) for g in goals]
         return State(
-            position.unflatten(0, (world.bodies, 2)).movedim(-1, 0),
-            velocity.unflatten(0, (world.agents, 2)).movedim(-1, 0),
-            message.reshape(world.agents, world.words, len(whole)).movedim(-1, 0),
-            goal.movedim(-1, 0),
+            position=envs(position.unflatten(0, (agents, 2))),
+            velocity=envs(velocity.unflatten(0, (agents, 2))),
+            landmark=envs(landmark.unflatten(0, (world.bodies - agents, 2))),
+            message=envs(message.reshape(agents, world.words, len(whole))),
+            goal=torch.stack(goal, dim=1) if goal else whole.new_zeros(len(whole), 0).long(),
         )
+
+    def draw(self, whole: Float[Tensor, "feature"]) -> Scene:
+        """A picture of the moment that `whole(state)` describes."""
+        state = self.unpack(whole.detach().cpu().unsqueeze(0))
+        here = (state.position[0], state.velocity[0], state.landmark[0], state.message[0])
+        return particles_draw.draw(self.world, *here, state.goal[0].tolist())
 
     def require(self, **at_least: int) -> None:
         """Refuse fields that are smaller than what the scenario needs."""
@@ -126,7 +134,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Parts:
-    """A state as observations and rewards are written: envs last, landmarks apart."""
+    """A state as observations and rewards are written, with envs last."""
 
     agents: Float[Tensor, "agent 2 env"]
     landmarks: Float[Tensor, "landmark 2 env"]
@@ -137,24 +145,43 @@ class Parts:
 
 def parts(state: State) -> Parts:
     """The state with envs last."""
-    position, velocity = rows(state.position), rows(state.velocity)
-    count = len(velocity)
-    return Parts(position[:count], position[count:], velocity, rows(state.message), rows(state.goal))
+    names = (state.position, state.landmark, state.velocity, state.message, state.goal)
+    return Parts(*map(rows, names))
 
 
-def others(agents: int) -> tuple[tuple[int, ...], ...]:
-    """For each agent the indices of all the others, in order."""
-    return tuple(tuple(j for j in range(agents) if j != i) for i in range(agents))
+def offsets(
+    here: Float[Tensor, "some 2 env"], there: Float[Tensor, "*own other 2 env"]
+) -> Float[Tensor, "some many env"]:
+    """From each of `here` to all of `there` (to its own row of them, where it has one), end to end."""
+    return (there - here.unsqueeze(1)).flatten(1, 2)
 
 
-def towards(state: State, table: tuple[tuple[int, ...], ...], first: int = 0) -> Float[Tensor, "some many env"]:
-    """Offsets from each agent (`first`, `first` + 1, ...) to the bodies of its row of `table`, end to end."""
-    position = rows(state.position)
-    found = position[constant(table, torch.long, position.device)]
-    return (found - position[first : first + len(table)].unsqueeze(1)).flatten(1, 2)
+def but_own(pairs: Shaped[Tensor, "some some *feature env"]) -> Shaped[Tensor, "some other *feature env"]:
+    """All but the diagonal of a square: for each one the entries of the others, in order."""
+    count = len(pairs)
+    if count == 1:
+        return pairs[:, :0]
+    # Past its first entry the flat square is rows of `count` others, each with one of the diagonal behind them.
+    rest = pairs.flatten(0, 1)[1:].unflatten(0, (count - 1, count + 1))[:, :-1]
+    return rest.flatten(0, 1).unflatten(0, (count, count - 1))
 
 
-def pick(options: Float[Tensor, "option feature env"], goal: Shaped[Tensor, "env"]) -> Float[Tensor, "feature env"]:
+def of_others(x: Float[Tensor, "some feature env"]) -> Float[Tensor, "some other feature env"]:
+    """For each one the rows of all the others, in order."""
+    return but_own(x.expand(len(x), *x.shape))
+
+
+def sight(s: Parts) -> Float[Tensor, "agent many env"]:
+    """Offsets from each agent to all landmarks, then to all other agents."""
+    return torch.cat([offsets(s.agents, s.landmarks), offsets(s.agents, of_others(s.agents))], dim=1)
+
+
+def silence(like: Float[Tensor, "agent _ env"], agents: int) -> Float[Tensor, "agent zeros env"]:
+    """The messages of two zeros that silent agents show to each other."""
+    return like.new_zeros(agents, 2 * (agents - 1), like.shape[-1])
+
+
+def pick(options: Float[Tensor, "option feature #env"], goal: Shaped[Tensor, "env"]) -> Float[Tensor, "feature env"]:
     """The option that each env's `goal` names."""
     chosen = goal == torch.arange(len(options), device=goal.device)[:, None]
     return (options * chosen.unsqueeze(1)).sum(0)
@@ -166,7 +193,7 @@ def tinted(goal: Shaped[Tensor, "env"], colours: int, base: float, more: float, 
     return base + more * at_goal.to(like.dtype)
 
 
-def lay(*groups: Float[Tensor, "some sees env"]) -> Float[Tensor, "env agent obs"]:
+def lay(*groups: Float[Tensor, "_ _ env"]) -> Float[Tensor, "env agent obs"]:
     """Observations of the groups one after another, each padded with zeros to the widest, as one row-major block."""
     width = max(group.shape[1] for group in groups)
     wide = [F.pad(g, (0, 0, 0, width - g.shape[1])) if g.shape[1] < width else g for g in groups]
