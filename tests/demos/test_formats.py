@@ -674,6 +674,22 @@ def test_trajectories_of_the_game_itself_are_read(old, soup, tmp_path):
         overcooked.read_json(path)
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("ep_rewards", [[0]], "2 states, 2 actions and 1 rewards"),
+        ("ep_actions", [[[[0, 1], [2, 2]], [[0, 0], "interact"]]], "KeyError"),
+        ("ep_actions", [[[[0, 1]], [[0, 0]]]], r"positions are \[2, 2, 2\], and should be \[2, 1, 2\]"),
+        ("ep_observations", [], "0 episodes of states, but 1 of `ep_actions`"),
+        ("mdp_params", [{"layout_name": "x", "terrain": ["X"], "start_player_positions": [[5, 5]]}], "IndexError"),
+    ],
+)
+def test_a_bad_trajectory_of_the_game_is_refused(part, value, message, tmp_path):
+    (tmp_path / "play.json").write_text(json.dumps(cooking() | {part: value}))
+    with pytest.raises(DemosError, match=message):
+        overcooked.read_json(tmp_path / "play.json")
+
+
 # ---- the door
 
 

@@ -33,7 +33,7 @@ from understudy.demos.formats.spaces import (
     to_json,
 )
 
-_DATA, _META, _VERSION = "main_data.hdf5", "metadata.json", "0.5.0"  # the oldest Minari with this layout
+_DATA, _META, _VERSION = "main_data.hdf5", "metadata.json", "0.5.0"  # every Minari 0.5 reads data sets of it
 
 
 def write_minari(demos: Demos, folder: Path | str, dataset_id: str | None = None) -> None:
