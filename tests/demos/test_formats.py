@@ -562,6 +562,24 @@ def test_a_game_of_turns_has_one_agent_a_step_and_its_masks():
     assert not episode.truncated
 
 
+def test_who_leaves_a_game_of_turns_has_no_more_turns():
+    conversions = pytest.importorskip("pettingzoo.utils.conversions")
+    tag = Tag()
+    tag.metadata, tag.render_mode, tag.unwrapped = {}, None, tag
+    env = pettingzoo.RecordingAEC(conversions.parallel_to_aec_wrapper(tag))
+    env.reset()
+    for _ in env.agent_iter():
+        _, _, terminated, truncated, _ = env.last()
+        env.step(None if terminated or truncated else 1)
+    (episode,) = env.demos()
+    turns = episode.present[:-1].int().argmax(1)
+    assert (episode.present[:-1].sum(1) == 1).all()
+    assert turns.tolist() == [0, 1, 0, 1, 0, 1, 2, 1, 2, 1, 2]  # c is there from the third round, a until it
+    assert episode.labels["agent_terminated"].nonzero().tolist() == [[6, 0]]
+    assert episode.labels["agent_truncated"].nonzero().tolist() == [[10, 1], [10, 2]]
+    assert episode.truncated
+
+
 # ---- lists of trajectories
 
 
@@ -679,7 +697,6 @@ def test_trajectories_of_the_game_itself_are_read(old, soup, tmp_path):
     [
         ("ep_rewards", [[0]], "2 states, 2 actions and 1 rewards"),
         ("ep_actions", [[[[0, 1], [2, 2]], [[0, 0], "interact"]]], "KeyError"),
-        ("ep_actions", [[[[0, 1]], [[0, 0]]]], r"positions are \[2, 2, 2\], and should be \[2, 1, 2\]"),
         ("ep_observations", [], "0 episodes of states, but 1 of `ep_actions`"),
         ("mdp_params", [{"layout_name": "x", "terrain": ["X"], "start_player_positions": [[5, 5]]}], "IndexError"),
     ],
@@ -688,6 +705,15 @@ def test_a_bad_trajectory_of_the_game_is_refused(part, value, message, tmp_path)
     (tmp_path / "play.json").write_text(json.dumps(cooking() | {part: value}))
     with pytest.raises(DemosError, match=message):
         overcooked.read_json(tmp_path / "play.json")
+
+
+def test_a_trial_beyond_its_codes_is_refused():
+    place = torch.zeros(2, 2, dtype=torch.long)
+    parts = {"positions": torch.ones(2, 2, 2, dtype=torch.long), "facing": place, "held": place, "actions": place}
+    parts |= {"objects": torch.zeros(2, 0, 5, dtype=torch.long), "rewards": torch.zeros(2)}
+    assert overcooked.Trial("t", ("XX",), **parts).info == {}
+    with pytest.raises(DemosError, match="t: held must be from 0 to 4, got 0 to 5"):
+        overcooked.Trial("t", ("XX",), **parts | {"held": place + torch.tensor([0, 5])})
 
 
 # ---- the door
@@ -712,6 +738,7 @@ def test_every_format_converts_into_every_other(tmp_path):
         ("play", "there is no such folder"),
         (".", "the folder holds neither"),
         ("play.json", "use `read_overcooked`"),
+        ("play.h5", "a Minari data set is a folder with main_data.hdf5"),
     ],
 )
 def test_the_door_says_what_it_does_not_know(path, message, tmp_path):

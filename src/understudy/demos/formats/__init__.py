@@ -1,8 +1,7 @@
 """Recordings from and to other formats: one file a format, and here the door to all of them.
 
-demos = read("play.csv")
-write(demos, "play.parquet")
-convert("play.npz", "play")            # a name without suffix is a folder of this library's own
+`read("play.csv")` gives demos, `write(demos, "play.parquet")` keeps them, `convert("play.npz", "play")` does both. A
+name without suffix is a folder of this library's own.
 """
 
 from collections.abc import Callable
@@ -57,7 +56,7 @@ def write(demos: Demos, path: Path | str, format: str | None = None) -> None:
     if name == OWN:
         demos.save(path)
     else:
-        _function(name, "writer")(demos, Path(path).parent if Path(path).suffix in FORMATS["minari"].suffixes else path)
+        _function(name, "writer")(demos, path)
 
 
 def convert(

@@ -39,7 +39,7 @@ _DATA, _META, _VERSION = "main_data.hdf5", "metadata.json", "0.5.0"  # every Min
 def write_minari(demos: Demos, folder: Path | str, dataset_id: str | None = None) -> None:
     """Write a data set that Minari loads; `read_minari` gives the same bits back.
 
-    To load it by name, let `folder` be `<Minari's root>/<dataset_id>/data`.
+    To load it by name, let `folder` be `data` in a folder of the data set's name, in Minari's root.
 
     Args:
         dataset_id: such as "kitchen/human-v0"; made of `about.title` where None.
@@ -49,7 +49,7 @@ def write_minari(demos: Demos, folder: Path | str, dataset_id: str | None = None
             observations or actions is not zero and so would be lost.
         MissingExtra: h5py is not installed.
     """
-    h5py, folder, spec = _h5py(), Path(folder), demos.spec
+    h5py, folder, spec = _h5py(), _folder(folder), demos.spec
     if (folder / _META).exists() or (folder / _DATA).exists():
         raise DemosError(f"{folder}: there is a data set already. Delete it, or choose another folder.")
     header = Header.of(demos)
@@ -90,9 +90,7 @@ def read_minari(folder: Path | str, max_bytes: int = MAX_BYTES) -> Demos:
             outside of it, or more than `max_bytes` of numbers.
         MissingExtra: h5py is not installed.
     """
-    h5py, folder = _h5py(), Path(folder)
-    if folder.name == _DATA:
-        folder = folder.parent
+    h5py, folder = _h5py(), _folder(folder)
     if not (folder / _META).exists() and (folder / "data" / _META).exists():
         folder = folder / "data"
     with refusing(folder, "a Minari data set") as where:
@@ -127,6 +125,18 @@ def read_minari(folder: Path | str, max_bytes: int = MAX_BYTES) -> Demos:
         if header:
             header.expect_unchanged(demos, where)
         return demos
+
+
+def _folder(path: Path | str) -> Path:
+    """The folder that is meant, where its HDF5 file may be given instead."""
+    path = Path(path)
+    if path.suffix.lower() not in (".hdf5", ".h5"):
+        return path
+    if path.name != _DATA:
+        raise DemosError(
+            f"{path}: a Minari data set is a folder with {_DATA} and {_META}; give the folder, or {_DATA}."
+        )
+    return path.parent
 
 
 def _write_episode(group: Any, number: int, spec: EnvSpec, pairs: dict[str, Pair], episode: Episode) -> None:
