@@ -125,7 +125,33 @@ def test_a_round_trip_gives_the_same_bits(there_and_back, kind, full, tmp_path):
     assert_same(there_and_back(demos, tmp_path), demos)
 
 
+@pytest.mark.parametrize("there_and_back", ROUND)
+def test_agents_of_different_sizes_and_odd_widths_come_back_as_they_were(there_and_back, tmp_path):
+    sizes = {"obs_sizes": (1, 3), "action_sizes": (2, 1)}
+    spec = EnvSpec(agents=2, obs=4, action=Continuous(2, -1.0, 1.0), **sizes)  # wider than it need be
+    obs = torch.arange(1.0, 13.0, dtype=torch.float64).reshape(3, 1, 4).repeat(1, 2, 1) / 3
+    obs *= torch.tensor([[1, 0, 0, 0], [1, 1, 1, 0]])
+    actions = torch.tensor([[[0.1, -0.2], [0.3, 0]]] * 2, dtype=torch.float64)
+    demos = Demos.from_episodes(spec, [Episode(obs, actions, rewards=torch.ones(2, 2, dtype=torch.float64))])
+    assert demos[0].obs.dtype == torch.float64
+    assert_same(there_and_back(demos, tmp_path), demos)
+    pictures = EnvSpec(agents=2, obs=4, action=Discrete(2))
+    bytes_ = torch.arange(24, dtype=torch.uint8).reshape(3, 2, 4) * 10
+    demos = Demos.from_episodes(pictures, [Episode(bytes_, torch.ones(2, 2, dtype=torch.long))])
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    assert_same(there_and_back(demos, folder), demos)
+
+
 # ---- Minari
+
+
+def test_numbers_beyond_an_agents_own_width_are_not_lost_but_refused(tmp_path):
+    spec = EnvSpec(agents=2, obs=2, action=Discrete(2), obs_sizes=(1, 2))
+    demos = Demos.from_episodes(spec, [Episode(torch.ones(2, 2, 2), torch.ones(1, 2, dtype=torch.long))])
+    with pytest.raises(DemosError, match="episode 0: obs of agent_0 has numbers beyond its 1"):
+        minari.write_minari(demos, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_we_write_minari_loads(tmp_path):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from understudy.core.errors import DemosError, missing_extra
-from understudy.core.types import EnvSpec
+from understudy.core.types import EnvSpec, action_shape
 from understudy.demos.demos import Demos
 from understudy.demos.episode import About, Episode
 from understudy.demos.formats.common import MAX_BYTES, Header, from_arrays, noted, refusing, to_arrays, usual
@@ -57,6 +57,8 @@ def write_minari(demos: Demos, folder: Path | str, dataset_id: str | None = None
         if "/" in name or name in (".", ".."):
             raise DemosError(f"the name {name!r} cannot be a name in HDF5. Rename it.")
     pairs = {n: spaces_of(spec, i, np.dtype(header.dtypes.get("obs", "float32"))) for i, n in enumerate(spec.names)}
+    for i, episode in enumerate(demos):
+        _expect_padding(spec, episode, i)
     folder.mkdir(parents=True, exist_ok=True)
     with h5py.File(folder / _DATA, "w", track_order=True) as file:
         for i, episode in enumerate(demos):
@@ -82,8 +84,8 @@ def write_minari(demos: Demos, folder: Path | str, dataset_id: str | None = None
 def read_minari(folder: Path | str, max_bytes: int = MAX_BYTES) -> Demos:
     """The demos in a Minari data set: its folder, the `data` folder inside, or the HDF5 file itself.
 
-    Observations are flattened (`formats.spaces`); floats of other widths than 32 and 64 bits become float32, and so do
-    all actions that are real numbers. What is in `infos` is left out, and the notes say what it was.
+    Observations are flattened (`formats.spaces`), and real numbers become float32; what this library wrote keeps its
+    widths. What is in `infos` is left out, and the notes say what it was.
 
     Raises:
         DemosError: no such data set, a damaged one, spaces without numbers, pictures kept as JPEG, links or files
@@ -139,6 +141,14 @@ def _folder(path: Path | str) -> Path:
     return path.parent
 
 
+def _expect_padding(spec: EnvSpec, episode: Episode, number: int) -> None:
+    """Refuse numbers beyond an agent's own width: Minari's spaces have no place for them."""
+    for part, tensor, sizes in (("obs", episode.obs, spec.obs_sizes), ("actions", episode.actions, spec.action_sizes)):
+        for i, name in enumerate(spec.names):
+            if tensor.dim() == 3 and tensor[:, i, sizes[i] :].any():
+                raise DemosError(f"episode {number}: {part} of {name} has numbers beyond its {sizes[i]}.")
+
+
 def _write_episode(group: Any, number: int, spec: EnvSpec, pairs: dict[str, Pair], episode: Episode) -> None:
     arrays = to_arrays(episode)
     steps, many = len(arrays["actions"]), len(pairs) > 1
@@ -151,10 +161,7 @@ def _write_episode(group: Any, number: int, spec: EnvSpec, pairs: dict[str, Pair
     for part, sizes, name in (("obs", spec.obs_sizes, "observations"), ("actions", spec.action_sizes, "actions")):
         array = arrays.pop(part)
         for i, agent in enumerate(spec.names):
-            own = array[:, i] if array.ndim == 2 else array[:, i, : sizes[i]]
-            if array.ndim == 3 and array[:, i, sizes[i] :].any():
-                raise DemosError(f"episode {number}: {part} of {agent} has numbers beyond its {sizes[i]}.")
-            group[f"{name}/{agent}" if many else name] = own
+            group[f"{name}/{agent}" if many else name] = array[:, i] if array.ndim == 2 else array[:, i, : sizes[i]]
     for name, array in arrays.items():
         group[f"infos/understudy/{name}"] = array
 
@@ -173,8 +180,11 @@ def _read_episode(
     if None in pairs:  # a single agent, which has no key
         seen, done = {None: seen}, {None: done}
     arrays = {
-        "obs": join([flat(of, seen[k], steps + 1, f"observations of {k}") for k, (of, _) in pairs.items()]),
-        "actions": join([flat_action(of, done[k], steps, f"actions of {k}") for k, (_, of) in pairs.items()]),
+        "obs": join([flat(of, seen[k], steps + 1, f"obs of {k}") for k, (of, _) in pairs.items()], (spec.obs,)),
+        "actions": join(
+            [flat_action(of, done[k], steps, f"actions of {k}") for k, (_, of) in pairs.items()],
+            action_shape(spec.action),
+        ),
     }
     if header is not None:
         kept = store.read(group, "infos/understudy") if "infos/understudy" in group else {}
