@@ -23,6 +23,7 @@ from understudy.core.types import Continuous, Discrete, EnvSpec, MultiDiscrete, 
 from understudy.demos import About, Demos, Episode, formats
 from understudy.demos.formats import minari, npz, overcooked, pettingzoo, tables, trajectories
 from understudy.demos.formats.tables import Columns, from_table
+from understudy.recordings import COOKING
 
 ACTIONS = {
     "discrete": Discrete(5),
@@ -640,8 +641,8 @@ def eyes(trial: overcooked.Trial) -> dict:
 SPEC = EnvSpec(agents=2, obs=2, action=Discrete(6), dt=0.15)
 
 
-def test_all_recordings_of_cooking_are_read(data_folder):
-    trials = overcooked.read_trials(data_folder / "overcooked_human")
+def test_all_recordings_of_cooking_are_read():
+    trials = overcooked.read_trials(COOKING)
     assert len(trials) == 76
     for split, count, steps in (("train", 39, 46_729), ("test", 37, 44_373)):
         of_split = [trial for trial in trials if trial.info["split"] == split]
@@ -654,25 +655,24 @@ def test_all_recordings_of_cooking_are_read(data_folder):
         assert there[trial.positions[..., 1], trial.positions[..., 0]].all()
 
 
-def test_recordings_of_cooking_become_demos(data_folder):
-    folder = data_folder / "overcooked_human"
-    demos = overcooked.read_overcooked(folder, SPEC, eyes, layout="cramped_room", split="train")
-    trials = overcooked.read_trials(folder, "cramped_room", "train")
+def test_recordings_of_cooking_become_demos():
+    demos = overcooked.read_overcooked(COOKING, SPEC, eyes, layout="cramped_room", split="train")
+    trials = overcooked.read_trials(COOKING, "cramped_room", "train")
     assert demos.steps == sum(len(trial.actions) - 1 for trial in trials)  # the last one's end is not recorded
     assert demos.infos[0]["layout"] == "cramped_room"
     played_on = overcooked.read_overcooked(
-        folder, SPEC, lambda t: {"obs": torch.cat([eyes(t)["obs"], torch.zeros(1, 2, 2)])}, "cramped_room", "train"
+        COOKING, SPEC, lambda t: {"obs": torch.cat([eyes(t)["obs"], torch.zeros(1, 2, 2)])}, "cramped_room", "train"
     )
     assert played_on.steps == sum(len(trial.actions) for trial in trials)
     assert played_on.returns()[:, 0].tolist() == [trial.info["score"] for trial in trials]
     with pytest.raises(DemosError, match="featurise gave 1 moments"):
-        overcooked.read_overcooked(folder, SPEC, lambda t: {"obs": torch.zeros(1, 2, 2)}, "cramped_room")
+        overcooked.read_overcooked(COOKING, SPEC, lambda t: {"obs": torch.zeros(1, 2, 2)}, "cramped_room")
     with pytest.raises(DemosError, match=r"layout 'cramped_rom'. Did you mean `cramped_room`"):
-        overcooked.read_trials(folder, "cramped_rom")
+        overcooked.read_trials(COOKING, "cramped_rom")
 
 
-def test_recordings_of_cooking_go_there_and_back(data_folder, tmp_path):
-    trials = overcooked.read_trials(data_folder / "overcooked_human")
+def test_recordings_of_cooking_go_there_and_back(tmp_path):
+    trials = overcooked.read_trials(COOKING)
     overcooked.write_trials(trials, tmp_path)
     for ours, theirs in zip(overcooked.read_trials(tmp_path), trials, strict=True):
         assert (ours.name, ours.grid, ours.info) == (theirs.name, theirs.grid, theirs.info)
@@ -763,7 +763,7 @@ def test_every_format_converts_into_every_other(tmp_path):
         ("play.csv", "there is no such file"),
         ("play", "there is no such folder"),
         (".", "the folder holds neither"),
-        ("play.json", "use `read_overcooked`"),
+        ("play.json", "`read_overcooked`"),
         ("play.h5", "a Minari data set is a folder with main_data.hdf5"),
     ],
 )

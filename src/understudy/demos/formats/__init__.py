@@ -77,7 +77,9 @@ def format_of(path: Path | str) -> str:
     path = Path(path)
     refuse_pickle(path)
     if (path / "trials.json").exists() or path.suffix == ".json":
-        raise DemosError(f"{path}: recordings of cooking are seen through an env's eyes: use `read_overcooked`.")
+        raise DemosError(
+            f"{path}: recordings of cooking need an env's eyes: `recordings.people_cooking`, `read_overcooked`."
+        )
     for marks, name in ((("index.json",), OWN), (("metadata.json", "data/metadata.json"), "minari")):
         if any((path / mark).exists() for mark in marks):
             return name
