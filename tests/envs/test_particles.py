@@ -453,7 +453,7 @@ for name in sys.argv[1:]:
             return view.obs, rewards, terminated, particles.expert(env, view)
 
         torch._dynamo.reset()
-        compiled = torch.compile(play, fullgraph=True, backend="eager", dynamic=False)
+        compiled = torch.compile(play, fullgraph=True, backend="aot_eager", dynamic=False)
         for ours, theirs in zip(compiled(state, actions), play(state, actions), strict=True):
             torch.testing.assert_close(ours, theirs)
 """
