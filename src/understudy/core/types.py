@@ -77,7 +77,7 @@ def action_to_json(action: ActionSpec) -> dict[str, Any]:
 
 def action_from_json(data: dict[str, Any]) -> ActionSpec:
     """The action spec that plain `data` describes; a name out of the table is refused, never imported."""
-    rest = dict(data)
+    rest = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}  # JSON has no tuples
     kind = rest.pop("kind", None)
     if kind not in _ACTION_KINDS:
         raise DemosError(f"unknown kind of action {kind!r}.{nearest(str(kind), _ACTION_KINDS)}")

@@ -1,0 +1,181 @@
+"""Behavioural cloning: make what the demonstrators did likely, given what they had perceived.
+
+    minimise  - sum over steps of  weight * log pi(a | o, what came before)
+
+Who shares what is the policy's business (`net`): `share="none"` clones every agent independently, "role" and "all"
+share weights, `joint` draws each agent's action given those of the agents before it (the only form that can learn
+"both go left or both go right" from one observation), `body="gru"` or `frames` give it a past. It stops by itself:
+a share of the episodes is held out, and the weights that made those likeliest are kept.
+
+Source: Pomerleau 1991; for recurrent policies from windows of long recordings, the steps at a window's beginning whose
+past was cut off are left out of the loss (`burn_in`; Kapturowski et al. 2019, R2D2).
+"""
+
+import copy
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.core.errors import ConfigError, DemosError
+from understudy.core.tree import tree_map
+from understudy.core.types import Segment
+from understudy.demos.demos import Demos
+from understudy.nets import AgentPolicy, NetConfig, build_policy
+from understudy.rollout import score
+
+
+@dataclass(frozen=True)
+class Config:
+    net: NetConfig = field(default_factory=lambda: NetConfig(hidden=128, activation="relu"))
+    batch: int = 2048  # steps in a minibatch, all agents of a step together
+    window: int = 64  # steps in a row, for policies with a past
+    burn_in: int = 8  # first steps of a window that are not in the loss, but where the episode begins there
+    steps: int = 20  # gradient steps in one update
+    limit: int = 20_000  # gradient steps in all, at most
+    rate: float = 1e-3
+    weight_decay: float = 1e-4
+    dropout: float = 0.0  # share of the observed features that are hidden from the learner in a minibatch
+    held_out: float = 0.1  # share of the episodes that decides when to stop; 0: never stop early
+    patience: int = 10  # looks at them without a better likelihood before it stops (a look a pass, or an update)
+    by_return: float = 0.0  # weigh episodes by exp(by_return * standardised return); 0: by their own weights alone
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "window", "steps", "limit", "patience"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be 1 or more.")
+        if not 0 <= self.held_out < 1:
+            raise ConfigError(f"held_out: got {self.held_out}, but it is a share of the episodes: 0 to below 1.")
+        if not 0 <= self.burn_in < self.window:
+            raise ConfigError(f"burn_in: got {self.burn_in} of a window of {self.window}: some steps must be learnt.")
+
+    @property
+    def has_past(self) -> bool:
+        """Windows of steps are needed rather than single ones."""
+        return self.net.body == "gru" or self.net.frames > 1 or self.net.own_action
+
+
+@dataclass
+class State:
+    """All that changes in training."""
+
+    policy: AgentPolicy
+    best: AgentPolicy  # likeliest so far for the episodes held out
+    optimizer: torch.optim.Optimizer
+    seed: int  # of the split and of the shuffle
+    position: int = 0  # minibatches learnt
+    looked: int = 0  # position of the latest look at the episodes held out
+    misses: int = 0  # looks in a row that found nothing better
+    best_loss: float = float("inf")
+    held_loss: float = float("nan")  # of the latest look
+
+
+def init(config: Config, demos: Demos | None, env: Any, generator: torch.Generator) -> State:
+    """A fresh policy that normalises by the demonstrations. `env` is not used."""
+    if demos is None or not len(demos):
+        raise DemosError("bc learns from demonstrations alone, and there are none: give it a recording.")
+    policy = build_policy(config.net, demos.spec, generator)
+    seed = int(torch.randint(2**31, (), generator=generator))
+    train, _ = _parts(demos, config, seed)
+    for position in range(min(train.batches_per_epoch(4096, 1), 64)):  # up to a quarter of a million steps
+        policy.normaliser.observe(train.batch(position, 4096, seed, 1).obs.flatten(0, -2))
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=config.rate, weight_decay=config.weight_decay)
+    return State(policy, copy.deepcopy(policy), optimizer, seed)
+
+
+def update(
+    config: Config, state: State, demos: Demos, env: Any, generator: torch.Generator
+) -> dict[str, Float[Tensor, ""]]:
+    """`steps` gradient steps, then a look at the episodes held out if a whole pass went by since the last."""
+    train, held = _parts(demos, config, state.seed)
+    window = config.window if config.has_past else 1
+    size = max(1, config.batch // window)
+    losses = []
+    for _ in range(min(config.steps, config.limit - state.position)):
+        part = train.batch(state.position, size, state.seed, window)
+        loss = clone_loss(state.policy, part if window > 1 else _with_time(part), config, generator)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(state.policy.parameters(), config.max_grad_norm)
+        state.optimizer.step()
+        state.position += 1
+        losses.append(loss.detach())
+    a_pass = train.batches_per_epoch(size, window)
+    if state.position - state.looked >= a_pass or state.position >= config.limit:
+        _look_at_held_out(state, held)
+    return {
+        "loss": torch.stack(losses).mean(),
+        "held_out": torch.tensor(state.held_loss),
+        "passes": torch.tensor(state.position / a_pass),
+    }
+
+
+def finished(config: Config, state: State) -> bool:
+    """Nothing better was found for `patience` looks, or the limit is reached."""
+    return state.misses >= config.patience or state.position >= config.limit
+
+
+def result(state: State) -> AgentPolicy:
+    """The policy that made the episodes held out likeliest."""
+    return state.best
+
+
+def clone_loss(policy: AgentPolicy, part: Segment, config: Config, generator: torch.Generator) -> Float[Tensor, ""]:
+    """Mean of -log pi over agents and steps that count, in nats. `part` has axes [env, time, agent, ...]."""
+    view = part.view
+    if config.dropout:
+        hidden = torch.rand(view.obs.shape, generator=generator, device=generator.device) < config.dropout
+        view = replace(view, obs=torch.where(hidden, policy.normaliser.mean, view.obs))
+    log_prob = policy.log_prob(view, part.actions, starts=part.starts)
+    weight = torch.ones_like(log_prob)
+    if part.valid is not None:
+        weight = weight * part.valid.unsqueeze(-1)
+    if part.weight is not None:
+        weight = weight * part.weight.unsqueeze(-1)
+    if view.present is not None:
+        weight = weight * view.present
+    if config.has_past and part.starts is not None:
+        begun = part.starts[:, :1, None]  # the episode begins with this window: its past is all there
+        late = torch.arange(weight.shape[1], device=weight.device)[:, None] >= config.burn_in
+        weight = weight * (begun | late)
+    return -(log_prob * weight).sum() / weight.sum().clamp(min=1e-8)
+
+
+def weigh_by_return(demos: Demos, strength: float) -> Demos:
+    """Episode weights times exp(strength * z), z the episode's return in standard deviations from the mean."""
+    returns = demos.returns().sum(dim=-1)
+    z = (returns - returns.mean()) / returns.std(correction=0).clamp(min=1e-8)
+    weights = demos.weights * (strength * z).exp()
+    return demos.reweighted(weights / weights.mean())
+
+
+def _look_at_held_out(state: State, held: Demos | None) -> None:
+    state.looked = state.position
+    if held is not None:
+        state.held_loss = -float(score(state.policy, held).mean)
+    if held is None or state.held_loss < state.best_loss:
+        state.best_loss, state.misses = state.held_loss, 0
+        state.best.load_state_dict(state.policy.state_dict())
+    else:
+        state.misses += 1
+
+
+@lru_cache(maxsize=4)
+def _parts(demos: Demos, config: Config, seed: int) -> tuple[Demos, Demos | None]:
+    """Episodes to learn from and episodes held out: at least one of four or more, none of fewer."""
+    if config.by_return:
+        demos = weigh_by_return(demos, config.by_return)
+    count = max(1, round(config.held_out * len(demos))) if config.held_out and len(demos) >= 4 else 0
+    if not count:
+        return demos, None
+    order = torch.randperm(len(demos), generator=torch.Generator().manual_seed(seed))
+    return demos.select(order[count:].sort().values), demos.select(order[:count].sort().values)
+
+
+def _with_time(part: Segment) -> Segment:
+    """Single steps as segments of one step."""
+    return tree_map(lambda x: x.unsqueeze(1), part)

@@ -1,0 +1,219 @@
+"""The command `understudy`. Flags and help are made from the dataclasses that hold the settings.
+
+Nothing heavy is imported before a command is known: `understudy --help` answers at once.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+Arguments = TypeVar("Arguments")
+INTERRUPTED = 130  # what a shell expects after Ctrl-C
+REFUSED = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 for what is refused, 128 + n after signal n."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            print(_help())
+            return 0
+        return _command(words[0])(words[1:]) or 0
+    except KeyboardInterrupt as stopped:
+        print(f"\n{stopped}" if str(stopped) else "\nstopped", file=sys.stderr)
+        return getattr(stopped, "exit_code", INTERRUPTED)
+    except Exception as error:
+        from understudy.core.errors import UnderstudyError
+
+        if debug or not isinstance(error, UnderstudyError):
+            raise
+        from rich.console import Console
+        from rich.text import Text
+
+        said = Text.assemble((f"{type(error).__name__}: ", "bold red"), str(error))
+        Console(stderr=True).print(said, soft_wrap=True)
+        return REFUSED
+
+
+@dataclass(frozen=True)
+class Record:
+    """Record a scripted expert, or a policy, in an env."""
+
+    env: str  # name of the env, such as spread or kitchen:cramped_room
+    folder: Path  # where the recording is kept
+    rule: tuple[str, ...] = ()  # a rule of the env, such as --rule horizon=100
+    policy: Path | None = None  # folder of a run whose policy plays; the env's own expert where none is given
+    episodes: int = 64
+    seed: int = 0
+
+
+def record(words: list[str]) -> None:
+    given = _parse(Record, words, "record")
+    from understudy import api
+
+    env = api.make_env(given.env, **_rules(given.rule))
+    player = None if given.policy is None else api.load_policy(given.policy)
+    demos = api.record(env, player, given.episodes, given.seed)
+    demos.save(given.folder)
+    returns = demos.returns().double().mean(dim=0)
+    paid = ", ".join(f"{name} {mean:.2f}" for name, mean in zip(demos.spec.names, returns.tolist(), strict=True))
+    print(f"{given.folder}: {len(demos)} episodes, {demos.steps:,} steps; mean return of {paid}")
+
+
+def train(words: list[str]) -> None:
+    from understudy import api
+
+    if not words or words[0].startswith("-"):
+        print(f"usage: understudy train ALGORITHM FOLDER ...\n\nALGORITHM is one of {', '.join(api.ALGORITHMS)}.")
+        print("`understudy train ALGORITHM --help` lists its settings.")
+        return
+    import tyro
+
+    from understudy.core import config as settings
+    from understudy.demos.formats import read
+    from understudy.runs.loop import Habits
+
+    name, *words = words
+    algorithm = api.algorithm_named(name)
+    Config: Any = algorithm.Config
+    file = _value_of(words, "--config")
+
+    @dataclass(frozen=True)
+    class Train:
+        folder: Path  # where the run is kept; the same command resumes it
+        config: Path | None = None  # a .toml or .json file with settings of the algorithm; flags overrule it
+        demos: Path | None = None  # recordings to learn from
+        env: str | None = None  # env to play in, such as spread or kitchen:cramped_room
+        rule: tyro.conf.UseAppendAction[tuple[str, ...]] = ()  # a rule of the env, such as --rule horizon=100
+        updates: int | None = None  # stop after so many
+        minutes: float | None = None  # stop after so many
+        seed: int = 0
+        run: Habits = field(default_factory=Habits)
+        settings: Annotated[Config, tyro.conf.arg(name="")] = field(
+            default_factory=lambda: Config() if file is None else settings.load(Config, file, f"{name} in {file}")
+        )
+
+    given = _parse(Train, words, f"train {name}", algorithm.__doc__)
+    made = api.train(
+        algorithm,
+        demos=None if given.demos is None else read(given.demos),
+        env=None if given.env is None else api.make_env(given.env, **_rules(given.rule)),
+        config=given.settings,
+        updates=given.updates,
+        minutes=given.minutes,
+        folder=given.folder,
+        seed=given.seed,
+        habits=given.run,
+    )
+    print(f"{given.folder}: {made.updates:,} updates, stopped by {made.stopped}")
+
+
+@dataclass(frozen=True)
+class Envs:
+    """List the envs that can be played."""
+
+
+def envs(words: list[str]) -> None:
+    _parse(Envs, words, "envs")
+    from rich.console import Console
+    from rich.table import Table
+
+    from understudy import api
+    from understudy.core.types import legal_size
+
+    table = Table(box=None)
+    for title in ("env", "agents", "moves", "steps"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("rules")
+    for name in api.ENVS:
+        spec = api.make_env(name).spec
+        sizes = [str(spec.agents), str(legal_size(spec.action) or "numbers"), str(spec.horizon or "")]
+        table.add_row(name, *sizes, " ".join(api.rules_of(name)))
+    Console().print(table)
+
+
+def demos(words: list[str]) -> int:
+    import tyro
+
+    @dataclass(frozen=True)
+    class Demos:
+        """Look at recordings, check them, save what is sound in them, or bring them from and to other formats."""
+
+        do: Literal["show", "check", "fix", "convert"]
+        source: Path  # a folder of recordings, or a file: .csv .parquet .npz .hdf5
+        target: tyro.conf.Positional[Path | None] = None  # where fix and convert write; without suffix: a folder
+
+    given = _parse(Demos, words, "demos")
+    from understudy.core.errors import ConfigError
+    from understudy.demos import check
+    from understudy.demos.formats import convert
+
+    writes = given.do in ("fix", "convert")
+    if writes and given.target is None:
+        raise ConfigError(f"demos {given.do}: say where to write, after {given.source}.")
+    if given.target is not None and not writes:
+        raise ConfigError(f"demos {given.do}: it writes nothing, so what is {given.target} for?")
+    if given.do == "show":
+        print(check.show(given.source))
+    elif given.do == "check":
+        found = check.check(given.source)
+        print("\n".join(map(str, found)) or f"{given.source}: sound")
+        return 1 if found else 0
+    elif given.do == "fix":
+        print("\n".join(check.fix(given.source, given.target)))
+    else:
+        print(f"{given.target}: {len(convert(given.source, given.target))} episodes")
+    return 0
+
+
+COMMANDS: dict[str, tuple[Callable[[list[str]], int | None], str]] = {
+    "record": (record, "record a scripted expert, or a policy, in an env"),
+    "train": (train, "learn a policy; the same command resumes"),
+    "demos": (demos, "look at recordings, check, fix and convert them"),
+    "envs": (envs, "list the envs"),
+}
+
+
+def _help() -> str:
+    lines = ["usage: understudy COMMAND ...", "", "Learn how groups behave, from recordings of what they did.", ""]
+    lines += [f"  {name:12}{told}" for name, (_, told) in COMMANDS.items()]
+    return "\n".join([*lines, "", "`understudy COMMAND --help` tells more. `--debug` shows where an error came from."])
+
+
+def _command(name: str) -> Callable[[list[str]], int | None]:
+    if name not in COMMANDS:
+        from understudy.core.errors import ConfigError, nearest
+
+        raise ConfigError(f"unknown command `{name}`.{nearest(name, COMMANDS)}")
+    return COMMANDS[name][0]
+
+
+def _parse(kind: type[Arguments], words: list[str], name: str, description: str | None = None) -> Arguments:
+    """The settings of one command. Prints help, or what is wrong, and exits as command lines do (0, 2)."""
+    import tyro
+
+    config = (tyro.conf.PositionalRequiredArgs, tyro.conf.PositionalMetavarFromFieldName, tyro.conf.UseAppendAction)
+    return tyro.cli(kind, args=words, prog=f"understudy {name}", description=description, config=config)
+
+
+def _value_of(words: list[str], flag: str) -> str | None:
+    """What follows `flag`, or stands behind its `=`."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == flag or word.startswith(f"{flag}="):
+            return following if word == flag else word.partition("=")[2]
+    return None
+
+
+def _rules(pairs: tuple[str, ...]) -> dict[str, Any]:
+    from understudy.core.config import Text
+    from understudy.core.errors import ConfigError
+
+    for pair in pairs:
+        if "=" not in pair:
+            raise ConfigError(f"rule: got {pair!r}, but a rule is written name=value.")
+    return {name: Text(value) for name, _, value in (pair.partition("=") for pair in pairs)}

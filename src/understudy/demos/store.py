@@ -1,0 +1,570 @@
+"""A set of demos as a folder: shards of Arrow, and one index that says what is in them.
+
+    index.json               schema, spec, about, columns, statistics, a line for each shard and each episode
+    shard-00000042.arrow     an uncompressed Arrow IPC file of one record batch: a row for each moment
+    lock                     who is writing
+
+Whatever is written is written beside, flushed, then renamed, and the index comes last: a folder is at every moment the
+old set or the new one, on a disk that may lose whatever was not flushed. Shards that no index names (a writer was
+killed) are ignored, and removed by the next writer. The index has a checksum of its own and one of each file and each
+episode. Nothing in a file is ever run: it is plain JSON, and numbers of the columns that the index declares.
+"""
+
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from understudy.core.errors import DemosError, RunError
+from understudy.core.types import EnvSpec, action_shape
+from understudy.demos.demos import About, Columns, Demos, Episode, Info, Kinds, Table, kinds, pack
+from understudy.demos.episode import findings, refuse
+from understudy.demos.statistics import measure, merge
+
+SCHEMA = 1
+INDEX = "index.json"
+LOCK = "lock"
+SHARD = re.compile(r"shard-\d{8}\.arrow")
+TOLD = b"understudy"  # key of what a shard says of itself
+SHARD_BYTES = 2**25  # of columns; a longer episode has a shard of its own
+END = 80  # bytes at the end of an index that tell it from every other
+PATIENCE = 30.0  # seconds that a writer waits for another
+DTYPES = ("float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of moments."""
+
+    file: str
+    bytes: int
+    sha256: str
+    moments: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One episode, and where it lies."""
+
+    shard: int  # place in the index's list
+    offset: int  # row of its first moment there
+    length: int  # in steps
+    name: str
+    weight: float
+    terminated: bool
+    truncated: bool
+    info: Info
+    sha256: str  # of its content: `Demos.digest`
+
+
+@dataclass(frozen=True)
+class Index:
+    """What `index.json` says."""
+
+    spec: EnvSpec
+    about: About
+    columns: Kinds
+    shards: tuple[Shard, ...] = ()
+    episodes: tuple[Entry, ...] = ()
+    statistics: dict[str, Any] | None = None
+    number: int = 0  # of the next shard: no two ever share a name
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` reads; infinite bounds are written as words, for JSON has none."""
+        spec = self.spec.to_json()
+        spec["action"] = {k: str(v) if v in (math.inf, -math.inf) else v for k, v in spec["action"].items()}
+        return {
+            "schema": SCHEMA,
+            "spec": spec,
+            "about": self.about.to_json(),
+            "columns": self.columns,
+            "statistics": self.statistics,
+            "number": self.number,
+            "shards": [vars(s) for s in self.shards],
+            "episodes": [vars(e) for e in self.episodes],
+        }
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> "Index":
+        """The index that plain `data` describes. Raises ValueError, TypeError or KeyError where it describes none."""
+        words = {"inf": math.inf, "-inf": -math.inf}
+        action = {
+            k: tuple(v) if isinstance(v, list) else words.get(str(v), v) for k, v in data["spec"]["action"].items()
+        }
+        made = Index(
+            spec=EnvSpec.from_json(data["spec"] | {"action": action}),
+            about=About.from_json(data["about"]),
+            columns={str(k): (str(dtype), tuple(map(int, shape))) for k, (dtype, shape) in data["columns"].items()},
+            shards=tuple(_made(Shard, s) for s in data["shards"]),
+            episodes=tuple(_made(Entry, e) for e in data["episodes"]),
+            statistics=data["statistics"],
+            number=int(data["number"]),
+        )
+        made.prove()
+        return made
+
+    def prove(self) -> None:
+        """Raise ValueError unless the parts fit together: the episodes must tile the shards."""
+        agents, action = self.spec.agents, action_shape(self.spec.action)
+        for name, wanted in {"obs": (agents, self.spec.obs), "actions": (agents, *action)}.items():
+            if self.episodes and (name not in self.columns or self.columns[name][1] != wanted):
+                raise ValueError(f"column {name} is not the spec's, of {list(wanted)} a row")
+        for name, (dtype, shape) in self.columns.items():
+            if dtype not in DTYPES or min(shape, default=0) < 0:
+                raise ValueError(f"column {name} of {dtype} {list(shape)}")
+        filled = [0] * len(self.shards)
+        for number, e in enumerate(self.episodes):
+            if not 0 <= e.shard < len(filled) or e.offset != filled[e.shard] or e.length < 1:
+                raise ValueError(f"episode {number} does not begin where the one before it ends")
+            if not (math.isfinite(e.weight) and e.weight >= 0):
+                raise ValueError(f"episode {number} has weight {e.weight}")
+            filled[e.shard] += e.length + 1
+        for shard, moments in zip(self.shards, filled, strict=True):
+            if not SHARD.fullmatch(shard.file) or shard.bytes < 1 or shard.moments != moments:
+                raise ValueError(f"shard {shard.file!r} of {shard.moments} moments holds episodes of {moments}")
+
+    def table(self) -> Table:
+        """Its episodes, as `Demos` wants them."""
+        starts = [0]
+        for shard in self.shards:
+            starts.append(starts[-1] + shard.moments)
+        return Table(
+            first=torch.tensor([starts[e.shard] + e.offset for e in self.episodes], dtype=torch.long),
+            lengths=torch.tensor([e.length for e in self.episodes], dtype=torch.long),
+            terminated=torch.tensor([e.terminated for e in self.episodes], dtype=torch.bool),
+            truncated=torch.tensor([e.truncated for e in self.episodes], dtype=torch.bool),
+            weights=torch.tensor([e.weight for e in self.episodes], dtype=torch.float64),
+            names=tuple(e.name for e in self.episodes),
+            infos=tuple(e.info for e in self.episodes),
+        )
+
+
+WIDER: dict[Any, Any] = {float: int | float, Info: dict}  # what JSON may give for them
+PLAIN = {kind: {f.name: WIDER.get(f.type, f.type) for f in fields(kind)} for kind in (Shard, Entry)}
+
+
+def _made(kind: type[Any], data: dict[str, Any]) -> Any:
+    """A Shard or an Entry of plain `data`, whose values must be of the kinds declared."""
+    for name, meant in PLAIN[kind].items():
+        if not isinstance(data[name], meant):
+            raise TypeError(f"{name}: {data[name]!r}")
+    return kind(**data)
+
+
+# ---- reading
+
+
+def load(folder: Path, *, verify: bool = True, memory: int = 2**28) -> Demos:
+    """See `Demos.load`."""
+    while True:
+        index = read_index(folder)
+        try:
+            blocks = [read_shard(folder, s, index.columns, verify=verify) for s in index.shards]
+            break
+        except FileNotFoundError as error:
+            if read_index(folder) == index:  # else a writer has just replaced the set: read the new one
+                raise DemosError(f"{error.filename}: the index names this shard, and it is not there.") from None
+    if len(blocks) > 1 and sum(s.bytes for s in index.shards) <= memory:
+        blocks = [{k: torch.cat([b[k] for b in blocks]) for k in index.columns}]
+    elif blocks and sum(s.bytes for s in index.shards) <= memory:
+        blocks = [{k: v.clone() for k, v in blocks[0].items()}]
+    return Demos(index.spec, index.about, blocks, index.table())
+
+
+def read_index(folder: Path) -> Index:
+    """The index of the set in `folder`.
+
+    Raises:
+        DemosError: there is none, it is damaged, or it was written by a later version.
+    """
+    path = folder / INDEX
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise DemosError(f"{folder}: no demos here; a set is a folder with an {INDEX}.") from None
+    data, sound = parse_index(text, path)
+    if not sound:
+        raise DemosError(f"{path}: its checksum does not fit, so it was changed or damaged. {MEND}")
+    return data
+
+
+MEND = "See what is wrong with `check(folder)`; `fix(folder, new_folder)` saves what is sound."
+
+
+def parse_index(text: bytes, path: Path) -> tuple[Index, bool]:
+    """The index in `text`, and whether its own checksum fits."""
+    try:
+        data = json.loads(text)
+        claimed = data.pop("sha256")
+        if data["schema"] != SCHEMA:
+            raise DemosError(f"{path}: schema {data['schema']} came, and this version reads schema {SCHEMA}.")
+        return Index.from_json(data), claimed == _checksum(data)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        if isinstance(error, DemosError) and "schema" in str(error):
+            raise
+        raise DemosError(f"{path}: damaged, it does not read as an index ({error}). {MEND}") from None
+
+
+def _text(data: dict[str, Any]) -> str:
+    try:
+        return json.dumps(data, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise DemosError(f"what is said about the set must be plain data that JSON can hold: {error}.") from None
+
+
+def _checksum(data: dict[str, Any]) -> str:
+    return hashlib.sha256(_text(data).encode()).hexdigest()
+
+
+def read_shard(folder: Path, shard: Shard, columns: Kinds, *, verify: bool = True) -> Columns:
+    """The columns of a shard, memory-mapped: nothing is read before it is used, and writing to them changes no file.
+
+    Raises:
+        DemosError: the file is damaged; FileNotFoundError: it is not there.
+    """
+    path = folder / shard.file
+    size = path.stat().st_size
+    if size != shard.bytes:
+        raise DemosError(f"{path}: it has {size:,} bytes, and was written with {shard.bytes:,}. {MEND}")
+    raw = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    if verify and hashlib.sha256(raw.numpy().data).hexdigest() != shard.sha256:
+        raise DemosError(f"{path}: its checksum does not fit, so a part of it was changed or damaged. {MEND}")
+    return parse_shard(raw, shard.moments, columns, path)
+
+
+def parse_shard(raw: Tensor, moments: int, columns: Kinds, path: Path) -> Columns:
+    """The columns in the bytes of a shard, as views. A file of any other schema is refused before it is read."""
+    try:
+        reader = pa.ipc.open_file(pa.py_buffer(raw.numpy()))
+        if not reader.schema.equals(_schema(columns)) or reader.num_record_batches != 1:
+            raise DemosError(f"{path}: its columns are {reader.schema.names}, not those of the index. {MEND}")
+        batch = reader.get_batch(0)
+        batch.validate(full=True)
+        if batch.num_rows != moments:
+            raise DemosError(f"{path}: it has {batch.num_rows} moments, and the index says {moments}. {MEND}")
+        return {name: _view(raw, batch, name, *kind) for name, kind in columns.items()}
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError) as error:
+        if isinstance(error, DemosError):
+            raise
+        raise DemosError(f"{path}: damaged, it does not read as Arrow ({error}). {MEND}") from None
+
+
+def _view(raw: Tensor, batch: pa.RecordBatch, name: str, dtype: str, shape: tuple[int, ...]) -> Tensor:
+    """A column as a view of the file's bytes."""
+    kind = getattr(torch, dtype)
+    if 0 in shape:
+        return torch.empty(batch.num_rows, *shape, dtype=kind)
+    values = batch.column(name).flatten()
+    buffer, bytes_ = values.buffers()[1], len(values) * kind.itemsize
+    start = buffer.address - raw.data_ptr() + values.offset * kind.itemsize
+    if values.null_count or not 0 <= start <= len(raw) - bytes_ or start % kind.itemsize:
+        raise ValueError(f"column {name} is compressed, has gaps or lies askew")
+    column = raw[start : start + bytes_]
+    if kind == torch.bool and bytes_ and column.max() > 1:
+        raise ValueError(f"column {name} has truth values other than 0 and 1")
+    return column.view(kind).reshape(batch.num_rows, *shape)
+
+
+def _schema(columns: Kinds) -> pa.Schema:
+    def field(name: str, dtype: str, shape: tuple[int, ...]) -> pa.Field:
+        kind = pa.uint8() if dtype == "bool" else getattr(pa, dtype)()  # Arrow packs bits, and a view cannot
+        return pa.field(name, pa.list_(pa.field("item", kind, nullable=False), math.prod(shape)), nullable=False)
+
+    return pa.schema([field(k, *v) for k, v in sorted(columns.items()) if 0 not in v[1]])
+
+
+# ---- writing
+
+
+def save(
+    folder: str | Path, spec: EnvSpec, episodes: Iterable[Episode], about: About | None = None, *, replace: bool = False
+) -> None:
+    """Write `episodes` to `folder`, whole or not at all. They are taken one by one and may be more than fit in memory.
+
+    Raises:
+        DemosError: the folder holds a set (unless `replace`), an episode is unsound, or another process is writing.
+        RunError: it cannot be written, such as on a full disk; what was in the folder is as it was.
+    """
+
+    def start(old: Index | None) -> tuple[Index, Iterable[Episode]]:
+        if old is not None and not replace:
+            raise DemosError(
+                f"{folder}: a set of {len(old.episodes)} episodes is here. Append to it, or say replace=True."
+            )
+        return Index(spec, about or About(), {}, number=old.number if old else 0), episodes
+
+    _write_set(Path(folder), start)
+
+
+def append(folder: str | Path, episodes: Iterable[Episode]) -> None:
+    """Add `episodes` to the set in `folder`, all or none. Errors as `save`."""
+
+    def start(old: Index | None) -> tuple[Index, Iterable[Episode]]:
+        if old is None:
+            raise DemosError(f"{folder}: no demos here to append to.")
+        return old, episodes
+
+    _write_set(Path(folder), start)
+
+
+def compact(folder: str | Path) -> None:
+    """Write the set in `folder` anew in as few shards as it needs, such as after recording. Its fingerprint stays.
+
+    Whoever has it memory-mapped reads on in the old files.
+    """
+
+    def start(old: Index | None) -> tuple[Index, Iterable[Episode]]:
+        if old is None:
+            raise DemosError(f"{folder}: no demos here to compact.")
+        return Index(old.spec, old.about, {}, number=old.number), load(Path(folder), memory=0)
+
+    _write_set(Path(folder), start)
+
+
+class Recorder:
+    """Adds episodes to a folder one by one as they are played; several may add to one folder.
+
+    What `add` has returned for survives a crash, of the process or of the machine. A shard holds one episode, so
+    `compact` the folder when the recording is over.
+    """
+
+    def __init__(self, folder: str | Path, spec: EnvSpec, about: About | None = None):
+        """A new set in `folder`, or the one that is there, whose spec must be this one."""
+        self.folder = Path(folder)
+        self.spec = spec
+        self.about = about
+        self._known: dict[bytes, Index] = {}
+
+        def start(old: Index | None) -> tuple[Index, Iterable[Episode]]:
+            return self._index(old), []
+
+        _write_set(self.folder, start, self._known)
+
+    def add(self, episode: Episode) -> int:
+        """Write `episode` and return its number when it is durable.
+
+        Raises:
+            DemosError: the episode is unsound. RunError: it cannot be written. The set is then as it was.
+        """
+
+        def start(old: Index | None) -> tuple[Index, Iterable[Episode]]:
+            return self._index(old), [episode]
+
+        return len(_write_set(self.folder, start, self._known).episodes) - 1
+
+    def _index(self, old: Index | None) -> Index:
+        if old is None:
+            return Index(self.spec, self.about or About(), {})
+        if old.spec != self.spec:
+            raise DemosError(f"{self.folder}: the set here has another spec:\n  {old.spec}\nnot\n  {self.spec}")
+        return replace(old, about=self.about or old.about)
+
+
+def _write_set(
+    folder: Path,
+    start: Callable[[Index | None], tuple[Index, Iterable[Episode]]],
+    known: dict[bytes, Index] | None = None,
+) -> Index:
+    """The index after the episodes of `start` were added to the index of `start`, which is told what is there.
+
+    `known` spares a writer of many episodes from reading each time what it wrote: the last index by the file's end.
+    """
+    known = {} if known is None else known
+    written: list[Path] = []
+    try:
+        _make_folder(folder)
+        with _locked(folder):
+            end = _end(folder / INDEX)
+            old = None if end is None else known[end] if end in known else read_index(folder)
+            _sweep(folder, old)
+            index, episodes = start(old)
+            for group in _groups(index, episodes):
+                index = _add_shard(folder, index, group, written)
+            if index != old:
+                text = _text(index.to_json()).encode()
+                signed = text[:-1] + f', "sha256": "{hashlib.sha256(text).hexdigest()}"}}'.encode()
+                written.clear()  # from here on the new index may be there, and name them
+                _write(folder / INDEX, signed)
+                known.clear()
+                known[signed[-END:]] = index
+            if old is not None and set(old.shards) - set(index.shards):
+                _sweep(folder, index)
+        return index
+    except OSError as error:
+        raise _unwritten(folder, error) from error
+    finally:
+        for path in written:
+            with suppress(OSError):
+                os.unlink(path)
+
+
+def _end(path: Path) -> bytes | None:
+    """The end of an index, where its checksum is."""
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - END))
+        return file.read()
+    return None
+
+
+def _groups(index: Index, episodes: Iterable[Episode]) -> Iterator[list[Episode]]:
+    """Sound episodes, as many together as make a shard."""
+    group: list[Episode] = []
+    size = 0
+    for number, episode in zip(count(len(index.episodes)), episodes, strict=False):
+        refuse(findings(index.spec, episode, number))
+        group.append(episode)
+        size += sum(v.nbytes for v in vars(episode).values() if isinstance(v, Tensor))
+        if size >= SHARD_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _add_shard(folder: Path, index: Index, group: Sequence[Episode], written: list[Path]) -> Index:
+    """The index with one more shard, which is on the disk."""
+    columns = pack(group, index.columns or None, len(index.episodes))
+    block = Demos(index.spec, index.about, [columns], Table.of(group))
+    table = block._table
+    entries = [
+        Entry(
+            shard=len(index.shards),
+            offset=int(table.first[i]),
+            length=int(table.lengths[i]),
+            name=table.names[i],
+            weight=float(table.weights[i]),
+            terminated=bool(table.terminated[i]),
+            truncated=bool(table.truncated[i]),
+            info=table.infos[i],
+            sha256=block.digest(i).hex(),
+        )
+        for i in range(len(group))
+    ]
+    own = Index(index.spec, index.about, kinds(columns), episodes=tuple(replace(e, shard=0) for e in entries))
+    data = _arrow(columns, _text(own.to_json()))
+    path = folder / f"shard-{index.number:08d}.arrow"
+    written.append(path)
+    _write(path, data)
+    shard = Shard(path.name, len(data), hashlib.sha256(data).hexdigest(), len(columns["obs"]))
+    figures = measure(index.spec, columns, table)
+    return replace(
+        index,
+        columns=kinds(columns),
+        shards=(*index.shards, shard),
+        episodes=(*index.episodes, *entries),
+        statistics=merge(index.statistics, figures) if index.statistics else figures,
+        number=index.number + 1,
+    )
+
+
+def _arrow(columns: Columns, said: str) -> memoryview:
+    """The bytes of a shard. It says itself what is in it, for the day the index is lost; `load` does not ask it."""
+    schema = _schema(kinds(columns)).with_metadata({TOLD: said})
+    arrays = []
+    for field in schema:
+        values = columns[field.name].reshape(-1)
+        numbers = values.view(torch.uint8) if values.dtype == torch.bool else values
+        arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(numbers.numpy()), type=field.type))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, schema) as writer:
+        writer.write_batch(pa.record_batch(arrays, schema=schema))
+    return memoryview(sink.getvalue())
+
+
+# ---- the disk
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        _sync(folder.parent)
+
+
+def _write(path: Path, data: bytes | memoryview) -> None:
+    """Put `data` at `path`, durably: a reader, and a disk after a power cut, has the old file or the new one."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(file, rest) :]
+            os.fsync(file)
+        finally:
+            os.close(file)
+        os.replace(beside, path)
+    except BaseException as error:
+        with suppress(OSError):
+            os.unlink(beside)
+        if isinstance(error, OSError):
+            error.needed = len(data)  # type: ignore[attr-defined]
+        raise
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Make renames in `folder` durable."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _sweep(folder: Path, index: Index | None) -> None:
+    """Remove what killed writers left, and shards that are no longer named."""
+    named = {s.file for s in index.shards} if index else set()
+    for name in os.listdir(folder):
+        left = SHARD.fullmatch(name) and name not in named
+        if left or (name.startswith(".") and name.endswith(".tmp") and (SHARD.match(name, 1) or INDEX in name)):
+            os.unlink(folder / name)
+
+
+def _unwritten(folder: Path, error: OSError) -> RunError:
+    """What to say of a write that failed."""
+    needed = getattr(error, "needed", None)
+    size = f" {needed:,} bytes were to be written" if needed else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        with suppress(OSError):
+            size += f", {shutil.disk_usage(folder).free:,} are free"
+        return RunError(f"{folder}: the disk is full.{size}. Make room and write again; the set is as it was.")
+    return RunError(f"{folder}: it could not be written ({error}).{size}")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Be the only writer. The system lets go of the lock when its owner ends, however it ends: none is ever stale."""
+    import fcntl  # not on every system, and only writers need it
+
+    file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    owner = os.read(file, 200).decode(errors="replace").strip() or "another process"
+                    raise DemosError(f"{folder}: {owner} is writing here. Wait for it, or end it.") from None
+                time.sleep(0.005)
+        owner = f"process {os.getpid()} of {socket.gethostname()}, since {time.strftime('%F %T')},"
+        os.write(file, owner.ljust(200).encode())
+        yield
+    finally:
+        os.close(file)

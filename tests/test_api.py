@@ -1,0 +1,117 @@
+import dataclasses
+
+import pytest
+import torch
+
+import understudy
+from understudy import api
+from understudy.algorithms import bc, ppo
+from understudy.core.errors import ConfigError, EnvError, RunError
+from understudy.core.random import generator
+from understudy.nets import NetConfig
+from understudy.rollout import Uniform, begin, collect
+
+
+@pytest.fixture(scope="module")
+def demos():
+    return api.record(api.make_env("navigation", agents=2), episodes=8, seed=1)
+
+
+@pytest.mark.parametrize("name", sorted(api.ENVS))
+def test_every_env_is_made_by_its_name_and_played_by_its_expert(name):
+    env = api.make_env(name)
+    assert env.spec.title.partition(":")[0] == name
+    played, _ = collect(env, *_begun(env, api.expert_of(env)), 3, generator(0))
+    assert played.rewards.isfinite().all()
+
+
+def _begun(env, policy):
+    return policy, begin(env, policy, 4, generator(0))
+
+
+def test_rules_are_settings_and_a_variant_follows_the_name():
+    assert api.make_env("kitchen:forced_coordination", horizon=9).spec.title == "kitchen:forced_coordination"
+    assert api.make_env("spread", agents=5).spec.agents == 5
+    assert "horizon" in api.rules_of("kitchen:cramped_room")
+
+
+@pytest.mark.parametrize(
+    ("name", "rules", "error", "message"),
+    [
+        ("sprad", {}, EnvError, "unknown env 'sprad'. Did you mean `spread`"),
+        ("kitchen:cramped", {}, EnvError, "Did you mean `cramped_room`"),
+        ("spread:big", {}, EnvError, "`spread` has no variants"),
+        ("spread", {"agent": 3}, ConfigError, "unknown setting `agent` for spread. Did you mean `agents`"),
+        ("spread", {"agents": "3"}, ConfigError, "agents of spread: expected a whole number, got '3'"),
+        ("os:system", {}, EnvError, "unknown env 'os:system'"),
+        ("../kitchen", {}, EnvError, "unknown env"),
+    ],
+)
+def test_an_env_that_is_not_in_the_table_is_refused(name, rules, error, message):
+    with pytest.raises(error, match=message):
+        api.make_env(name, **rules)
+
+
+def test_a_recording_repeats_with_its_seed(demos):
+    env = api.make_env("navigation", agents=2)
+    assert api.record(env, episodes=8, seed=1).fingerprint() == demos.fingerprint()
+    assert api.record(env, episodes=8, seed=2).fingerprint() != demos.fingerprint()
+    assert api.record(env, Uniform(env.spec), 8, seed=1).returns().mean() < demos.returns().mean()
+
+
+def test_a_function_may_be_the_expert(demos):
+    env = api.make_env("navigation", agents=2)
+    still = api.record(env, lambda env, view, noise: torch.zeros(view.obs.shape[:2], dtype=torch.long), 3)
+    assert (still[0].actions == 0).all()
+
+
+def test_training_in_a_folder_is_training_in_memory_and_its_policy_is_read_back(demos, tmp_path):
+    config = bc.Config(batch=64, steps=3, net=NetConfig(hidden=8))
+    here = api.train(bc, demos, config=config, updates=4, seed=2)
+    there = api.train("bc", demos, config=config, updates=4, seed=2, folder=tmp_path / "run")
+    again = api.load_policy(tmp_path / "run")
+    for policy in (there.policy, again):
+        for (name, a), (_, b) in zip(here.policy.state_dict().items(), policy.state_dict().items(), strict=True):
+            assert torch.equal(a, b), name
+    assert again.spec == demos.spec and again.config == config.net
+    assert (here.updates, here.stopped) == (4, "updates") and here.metrics == there.metrics
+
+
+def test_settings_may_be_plain_data_and_a_part_keeps_its_owners_defaults(demos):
+    run = api.train("bc", demos, config={"net": {"hidden": 8}, "steps": 1}, updates=1)
+    assert run.config == bc.Config(net=dataclasses.replace(bc.Config().net, hidden=8), steps=1)
+    with pytest.raises(ConfigError, match="unknown setting `stepz` for bc. Did you mean `steps`"):
+        api.train("bc", demos, config={"stepz": 1}, updates=1)
+    with pytest.raises(ConfigError, match="bc takes a understudy.algorithms.bc.Config, got a .*ppo.Config"):
+        api.train("bc", demos, config=ppo.Config(), updates=1)
+    with pytest.raises(ConfigError, match="unknown algorithm 'ppp'. Did you mean `ppo`"):
+        api.train("ppp")
+
+
+def test_a_damaged_policy_is_refused(demos, tmp_path):
+    api.train("bc", demos, config={"net": {"hidden": 8}, "steps": 1}, updates=1, folder=tmp_path)
+    weights, told = tmp_path / "policy.safetensors", tmp_path / "policy.json"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + b"\1")
+    with pytest.raises(RunError, match="policy.safetensors is damaged"):
+        api.load_policy(tmp_path)
+    weights.write_bytes(whole)
+    for old, new, message in [
+        ('"hidden": 8', '"hidden": 9', "no policy can be made of it.*size mismatch"),
+        ('"hidden": 8', '"hiden": 8', "Did you mean `hidden`"),
+        ('"body": "mlp"', '"body": "os.system"', "got 'os.system'"),
+        ('"version": 1', '"version": 2', "of format 2"),
+    ]:
+        sound = told.read_text()
+        told.write_text(sound.replace(old, new))
+        with pytest.raises((RunError, ConfigError), match=message):
+            api.load_policy(tmp_path)
+        told.write_text(sound)
+    with pytest.raises(RunError, match="holds no policy"):
+        api.load_policy(tmp_path / "checkpoints")
+
+
+def test_the_package_offers_its_calls_and_nothing_else():
+    assert understudy.train is api.train and understudy.make_env is api.make_env
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = understudy.trian

@@ -1,0 +1,152 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from understudy import api, cli
+from understudy.core.errors import ConfigError, RunError
+from understudy.demos.demos import Demos
+from understudy.runs.log import read_lines
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command here; its exit code and what it printed."""
+
+    def command(*words):
+        try:
+            code = cli.main([str(word) for word in words])
+        except SystemExit as stop:  # tyro's --help and its refusals
+            code = stop.code
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return command
+
+
+@pytest.fixture
+def recorded(tmp_path, run):
+    assert run("record", "navigation", tmp_path / "demos", "--episodes", 8, "--rule", "agents=2")[0] == 0
+    return tmp_path / "demos"
+
+
+def shell(*words, **more):
+    return subprocess.Popen(
+        [sys.executable, "-m", "understudy", *map(str, words)],
+        env={**os.environ, "PYTHONPATH": "src", "OMP_NUM_THREADS": "1"},
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more,
+    )  # fmt: skip
+
+
+def test_help_names_every_command_and_loads_nothing_heavy():
+    code = "import sys; from understudy.cli import main; main(['--help']); print([m for m in ('torch', 'tyro') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": "src"}, capture_output=True, text=True
+    )
+    *told, loaded = done.stdout.splitlines()
+    assert loaded == "[]"
+    assert {line.split()[0] for line in told if line.startswith("  ")} == set(cli.COMMANDS)
+
+
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+def test_every_command_explains_itself(run, command):
+    code, said = run(command, "--help")
+    assert code == 0 and f"understudy {command}" in said
+
+
+@pytest.mark.parametrize("algorithm", sorted(api.ALGORITHMS))
+def test_every_setting_of_an_algorithm_is_a_flag_with_its_default(run, algorithm):
+    code, said = run("train", algorithm, "--help")
+    config = api.make_config(api.algorithm_named(algorithm))
+    assert code == 0 and said.startswith(f"usage: understudy train {algorithm}")
+    assert "--net.hidden INT" in said and f"(default: {config.net.hidden})" in said
+    assert "--run.save-seconds FLOAT" in said
+
+
+def test_a_recording_is_made_shown_checked_and_converted(run, recorded, tmp_path):
+    assert len(Demos.load(recorded)) == 8 and Demos.load(recorded).spec.agents == 2
+    code, said = run("demos", "show", recorded)
+    assert code == 0 and "navigation: 8 episodes" in said
+    assert run("demos", "check", recorded) == (0, f"{recorded}: sound\n")
+    assert run("demos", "convert", recorded, tmp_path / "copy.npz") == (0, f"{tmp_path / 'copy.npz'}: 8 episodes\n")
+    shard = next(path for path in recorded.iterdir() if path.suffix == ".arrow")
+    shard.write_bytes(shard.read_bytes()[:-9])
+    code, said = run("demos", "check", recorded)
+    assert code == 1 and shard.name in said
+
+
+def test_training_learns_resumes_and_leaves_a_policy(run, recorded, tmp_path):
+    words = ["train", "bc", tmp_path / "run", "--demos", recorded, "--net.hidden", 8, "--run.log-every", 1]
+    code, said = run(*words, "--updates", 2)
+    assert code == 0 and f"{tmp_path / 'run'}: 2 updates, stopped by updates" in said
+    assert run(*words, "--updates", 3)[0] == 0
+    assert [row["update"] for row in read_lines(tmp_path / "run" / "metrics.jsonl")] == [1, 2, 3]
+    assert api.load_policy(tmp_path / "run").config.hidden == 8
+    code, said = run(*words, "--updates", 3, "--rate", 0.5)
+    assert code == 2 and "config.rate: 0.001 before, 0.5 now" in said
+
+
+def test_flags_overrule_the_file_and_the_file_overrules_defaults(run, recorded, tmp_path):
+    (tmp_path / "bc.toml").write_text("rate = 0.5\nsteps = 3\n[net]\nhidden = 16\n")
+    words = ["--demos", recorded, "--updates", 1, "--config", tmp_path / "bc.toml", "--steps", 2]
+    assert run("train", "bc", tmp_path / "run", *words)[0] == 0
+    config = api.settings.read(tmp_path / "run" / "run.json")["config"]
+    assert (config["rate"], config["steps"], config["net"]["hidden"]) == (0.5, 2, 16)
+    assert config["net"]["activation"] == "relu", "bc's own default, though the file names a part of the net"
+    (tmp_path / "bc.toml").write_text("raet = 0.5\n")
+    code, said = run("train", "bc", tmp_path / "run2", *words)
+    assert code == 2 and "unknown setting `raet` for bc in" in said and "Did you mean `rate`?" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["recrod"], "ConfigError: unknown command `recrod`. Did you mean `record`?"),
+        (["record", "naviation", "x"], "EnvError: unknown env 'naviation'. Did you mean `navigation`?"),
+        (["record", "navigation", "x", "--rule", "agent=2"], "unknown setting `agent` for navigation. Did you mean"),
+        (
+            ["record", "navigation", "x", "--rule", "agents=two"],
+            "agents of navigation: expected a whole number, got 'two'",
+        ),
+        (["record", "navigation", "x", "--rule", "agents"], "rule: got 'agents', but a rule is written name=value."),
+        (["train", "bcc", "x"], "unknown algorithm 'bcc'. Did you mean `bc`?"),
+        (["train", "bc", "x", "--updates", "1"], "DemosError: bc learns from demonstrations alone"),
+        (["train", "bc", "x", "--net.hiden", "1"], "--net.hidden"),
+        (["demos", "convert", "x"], "ConfigError: demos convert: say where to write, after x."),
+        (["demos", "show", "x", "y"], "ConfigError: demos show: it writes nothing, so what is y for?"),
+        (["demos", "shwo", "x"], "show"),
+    ],
+)
+def test_what_is_refused_is_said_in_one_line_without_a_traceback(run, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    code, said = run(*words)
+    assert code == 2 and message in said and "Traceback" not in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_where_an_error_came_from(tmp_path):
+    with pytest.raises(RunError):
+        cli.main(["record", "navigation", str(tmp_path / "d"), "--policy", str(tmp_path), "--debug"])
+    with pytest.raises(ConfigError):
+        cli.main(["--debug", "recrod"])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_says_so_and_the_same_command_goes_on(run, recorded, tmp_path, number, code):
+    folder = tmp_path / "run"
+    words = ["train", "bc", folder, "--demos", recorded, "--steps", 1, "--held-out", 0, "--run.log-every", 1]
+    process = shell(*words)
+    for _ in range(600):
+        if len(read_lines(folder / "metrics.jsonl")) > 2:
+            break
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "the same call goes on from there" in said and "Traceback" not in said
+    saved = max(int(path.stem) for path in (folder / "checkpoints").glob("*.json"))
+    assert run(*words, "--updates", saved + 1)[0] == 0
+    assert read_lines(folder / "metrics.jsonl")[-1]["update"] == saved + 1
