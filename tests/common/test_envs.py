@@ -23,7 +23,17 @@ ENVS = {  # title -> makes the env
     "crossing": tabular.crossing,
     "simple": particles.Simple,
     "spread": particles.Spread,
+    "adversary": particles.Adversary,
+    "crypto": particles.Crypto,
+    "push": particles.Push,
+    "reference": particles.Reference,
+    "speaker_listener": particles.SpeakerListener,
+    "tag": particles.Tag,
+    "world_comm": particles.WorldComm,
     "navigation": particles.Navigation,
+    "communication": particles.Communication,
+    "keep_away": particles.KeepAway,
+    "predator_prey": particles.PredatorPrey,
     "kitchen": kitchen.Kitchen,
 }
 each_env = pytest.mark.parametrize("make", ENVS.values(), ids=ENVS.keys())
