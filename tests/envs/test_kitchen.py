@@ -339,12 +339,13 @@ def test_pictures_show_every_cook_and_count_the_soups():
     ("grid", "message"),
     [
         (("XPX", "X1X", "ODSX"), "equally long"),
-        (("XPX", "X1T", "ODS"), "'T'"),
+        (("XPX", "X1T", "XDS"), "'T'"),
         (("XPX", "1 X", "ODS"), "walk out"),
         (("XPX", "X X", "ODS"), "starts"),
         (("XPXX", "X13X", "ODSX"), "starts"),
-        (("XPX", "X1X", "OSS"), "source of dishes"),
+        (("XPX", "O1X", "XSX"), "source of dishes"),
         (("XXX", "X1X", "ODS"), "no pot"),
+        (("PXX", "X1O", "XDS"), "no pot"),
     ],
 )
 def test_broken_grids_are_refused(grid, message):

@@ -11,16 +11,11 @@ from torch import Tensor
 
 from understudy.envs.kitchen_board import (
     ACTIONS,
-    COUNTER,
     DISH,
-    DISHES,
     FAR,
     FLOOR,
     NOTHING,
     ONION,
-    ONIONS,
-    POT,
-    SERVING,
     SOUP,
     Board,
     State,
@@ -104,34 +99,32 @@ def observe(
 
 def target_presses(
     board: Board, node: Int[Tensor, "env agent"], things: Int[Tensor, "env cell 3"], cook_time: int, can_light: bool
-) -> Int[Tensor, "env agent 5 target"]:
+) -> Float[Tensor, "env agent 5 target"]:
     """Fewest presses until a target of each kind is faced, FAR where there is none: now, and after each of the four
     moves. Other cooks are not in the way.
     """
     here = torch.cat([node.unsqueeze(-1), board.after[node]], dim=-1)  # [env, agent, 5]
-    distance = board.distance[here]  # [env, agent, 5, bench]
-    tile = board.tile[board.bench]
-    kind, onions, ticks = things[:, board.bench].unbind(dim=-1)
-    waits = (tile == POT) & (ticks == 0)
-    counter = tile == COUNTER
-    is_target = torch.stack(
+    _, onions, ticks = things[:, board.pots].unbind(dim=-1)
+    waits = ticks == 0
+    light = waits & (onions > 0) & can_light
+    pots = torch.stack([waits & (onions < 3), light, ~waits & (ticks < cook_time), ticks >= cook_time], dim=1)
+    lies = things[:, board.counters, 0]
+    counters = torch.stack([lies == kind for kind in (NOTHING, ONION, DISH, SOUP)], dim=1)
+    return torch.cat(
         [
-            (tile == ONIONS).expand(kind.shape),
-            (tile == DISHES).expand(kind.shape),
-            (tile == SERVING).expand(kind.shape),
-            waits & (onions < 3),
-            waits & (onions > 0) & can_light,
-            (tile == POT) & (ticks > 0) & (ticks < cook_time),
-            (tile == POT) & (ticks >= cook_time),
-            counter & (kind == NOTHING),
-            counter & (kind == ONION),
-            counter & (kind == DISH),
-            counter & (kind == SOUP),
+            board.to_sources[here],
+            _nearest(board.to_pots[here], pots),
+            _nearest(board.to_counters[here], counters),
         ],
-        dim=1,
+        dim=-1,
     )
-    distance = distance.unsqueeze(-2).masked_fill(~is_target[:, None, None], FAR)  # [env, agent, 5, target, bench]
-    return distance.amin(dim=-1)
+
+
+def _nearest(
+    distance: Float[Tensor, "env agent 5 bench"], is_target: Bool[Tensor, "env kind bench"]
+) -> Float[Tensor, "env agent 5 kind"]:
+    far = (~is_target).float() * FAR
+    return torch.maximum(distance.unsqueeze(-2), far[:, None, None]).amin(dim=-1)
 
 
 def _kinds(things: Int[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
@@ -139,6 +132,6 @@ def _kinds(things: Int[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
     return one_hot(things[..., 0].long(), 4)[..., 1:]
 
 
-def _nearness(presses: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+def _nearness(presses: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """1 when faced, 1/2 one press away, ... 0 when there is none."""
-    return (1 / (1 + presses.float())).masked_fill(presses == FAR, 0)
+    return (1 / (1 + presses)).masked_fill(presses == FAR, 0)
