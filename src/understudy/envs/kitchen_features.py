@@ -82,10 +82,10 @@ def observe(
     )
     me = torch.arange(cooks, device=block.device)[:, None]
     others = (me + torch.arange(1, cooks, device=block.device)) % cooks  # [me, other]
-    xy = torch.stack([state.cell % board.width, state.cell // board.width], dim=-1).float()
-    offset = xy[:, others] - xy.unsqueeze(2)
-    near = 1 / (1 + offset.abs().sum(dim=-1, keepdim=True))
-    scale = offset.new_tensor([board.width - 1, board.height - 1])
+    x, y = state.cell % board.width, state.cell // board.width
+    right, down = x[:, others] - x.unsqueeze(2), y[:, others] - y.unsqueeze(2)  # [env, me, other]
+    near = 1 / (1 + right.abs() + down.abs())
+    offset = torch.stack([right / (board.width - 1), down / (board.height - 1), near], dim=-1)
 
     _, onions, ticks = state.things[:, board.pots].unbind(dim=-1)
     cooked = (ticks / cook_time).clamp(max=1)
@@ -93,7 +93,7 @@ def observe(
     pots = torch.cat([one_hot(onions.long(), 4)[..., 1:], stage], dim=-1)
     shared = torch.cat([pots.flatten(1), _kinds(state.things[:, board.counters]).flatten(1)], dim=-1)
 
-    parts = [block, block[:, others].flatten(2), torch.cat([offset / scale, near], dim=-1).flatten(2)]
+    parts = [block, block[:, others].flatten(2), offset.flatten(2)]
     return torch.cat([*parts, shared.unsqueeze(1).expand(-1, cooks, -1)], dim=-1)
 
 
