@@ -19,12 +19,13 @@ ROOMS = {  # room -> rooms it may import, besides itself
     "algorithms": {"core", "maths", "demos", "nets", "rollout"},
     "evaluation": {"core", "maths", "demos", "nets", "rollout"},
     "runs": {"core", "demos"},
+    "recordings": {"core", "envs", "demos"},
     "api": {"core", "maths", "envs", "demos", "nets", "rollout", "algorithms", "evaluation", "runs"},
-    "bench": {"core", "maths", "envs", "demos", "nets", "rollout", "algorithms", "evaluation", "runs", "api"},
-    "quickstart": {"core", "envs", "demos", "evaluation", "api", "bench"},
-    "cli": {"core", "maths", "envs", "demos", "nets", "rollout", "evaluation", "runs", "api", "bench", "quickstart"},
+    "bench": {"core", "maths", "envs", "demos", "nets", "rollout", "algorithms", "evaluation", "runs", "recordings", "api"},
+    "quickstart": {"core", "maths", "envs", "demos", "nets", "rollout", "algorithms", "evaluation", "recordings", "api"},
+    "cli": {"core", "maths", "envs", "demos", "nets", "rollout", "evaluation", "runs", "recordings", "api", "bench", "quickstart"},
     "__main__": {"cli"},
-    "__init__": {"core", "envs", "demos", "nets", "rollout", "algorithms", "evaluation", "runs", "api"},
+    "__init__": {"core", "envs", "demos", "nets", "rollout", "algorithms", "evaluation", "runs", "recordings", "api"},
 }
 ALWAYS = {"torch", "jaxtyping"}  # all that core and maths may import from outside
 REQUIRED = ALWAYS | {"numpy", "pyarrow", "safetensors", "tyro", "rich", "gymnasium", "pettingzoo"}

@@ -1,0 +1,49 @@
+"""The recordings that come with the library, as demonstrations of our own environments.
+
+People cooking together (Carroll et al. 2019, arXiv:1910.05789; MIT licence): 76 trials of two people, about 1,200 steps
+of 0.15 s each, in five kitchens; players of the test trials are in none of the train trials.
+"""
+
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from understudy.core.errors import EnvError
+from understudy.core.tree import tree_take
+from understudy.demos.demos import Demos
+from understudy.demos.formats.overcooked import ABOUT, Trial, read_overcooked
+from understudy.envs.kitchen import Kitchen, state_from_arrays
+from understudy.envs.kitchen_board import ALIASES
+
+COOKING = Path(str(files("understudy") / "data" / "overcooked_human"))
+NAMES_OF_2019 = {ours: theirs for theirs, ours in ALIASES.items()}
+
+
+def people_cooking(kitchen: Kitchen, split: str | None = None, folder: Path | str = COOKING) -> Demos:
+    """The recorded pairs of a kitchen, with what its cooks would have perceived.
+
+    The last step's outcome was not recorded: it is played in the kitchen itself, which equals the recordings in all
+    other steps.
+
+    Args:
+        kitchen: of one of the five recorded layouts, under the rules of 2019.
+        split: "train" or "test" (other people); None: both.
+    """
+    if kitchen.rules != "2019":
+        raise EnvError(f"rules: the recordings were made under those of 2019, not {kitchen.rules!r}.")
+
+    def perceived(trial: Trial) -> dict[str, Tensor]:
+        state = state_from_arrays(
+            kitchen, trial.positions, trial.facing, trial.held, trial.objects, trial.actions, trial.rewards
+        )
+        last = tree_take(state, slice(-1, None))
+        after, _, _ = kitchen.step(last, trial.actions[-1:], trial.rewards.new_empty(1, 0))
+        seen = [torch.cat([look(state), look(after)]) for look in (kitchen.observe, kitchen.whole)]
+        return dict(zip(("obs", "whole"), seen, strict=True))
+
+    layout = NAMES_OF_2019.get(kitchen.layout, kitchen.layout)
+    about = replace(ABOUT, env={"name": "kitchen", "layout": kitchen.layout, "rules": kitchen.rules})
+    return read_overcooked(folder, kitchen.spec, perceived, layout, split, about)
