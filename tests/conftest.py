@@ -1,11 +1,11 @@
-"""What all tests share: two threads, and the folder of recordings (tests that need it skip, saying so, without it)."""
+"""What all tests share: one thread (several would fight over the cores of a busy machine), and the folder of recordings (tests that need it skip, saying so, without it)."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -6,10 +6,20 @@ import torch
 import understudy
 from understudy import api
 from understudy.algorithms import bc, ppo
-from understudy.core.errors import ConfigError, EnvError, RunError
+from understudy.core.errors import ConfigError, DemosError, EnvError, RunError
 from understudy.core.random import generator
 from understudy.nets import NetConfig
 from understudy.rollout import Uniform, begin, collect
+from understudy.runs.loop import describe
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """These sums are too small to be shared out."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +76,7 @@ def test_a_function_may_be_the_expert(demos):
 
 
 def test_training_in_a_folder_is_training_in_memory_and_its_policy_is_read_back(demos, tmp_path):
-    config = bc.Config(batch=64, steps=3, net=NetConfig(hidden=8))
+    config = bc.Config(batch=64, steps=3, net=NetConfig(hidden=8), held_out=0.0)
     here = api.train(bc, demos, config=config, updates=4, seed=2)
     there = api.train("bc", demos, config=config, updates=4, seed=2, folder=tmp_path / "run")
     again = api.load_policy(tmp_path / "run")
@@ -78,22 +88,22 @@ def test_training_in_a_folder_is_training_in_memory_and_its_policy_is_read_back(
 
 
 def test_settings_may_be_plain_data_and_a_part_keeps_its_owners_defaults(demos):
-    run = api.train("bc", demos, config={"net": {"hidden": 8}, "steps": 1}, updates=1)
-    assert run.config == bc.Config(net=dataclasses.replace(bc.Config().net, hidden=8), steps=1)
-    with pytest.raises(ConfigError, match="unknown setting `stepz` for bc. Did you mean `steps`"):
+    run = api.train("bc", demos, config={"net": {"hidden": 8}, "steps": 1, "held_out": 0}, updates=1)
+    assert run.config == bc.Config(net=dataclasses.replace(bc.Config().net, hidden=8), steps=1, held_out=0.0)
+    with pytest.raises(ConfigError, match=r"unknown setting `stepz` for bc\. Did you mean `steps`"):
         api.train("bc", demos, config={"stepz": 1}, updates=1)
-    with pytest.raises(ConfigError, match="bc takes a understudy.algorithms.bc.Config, got a .*ppo.Config"):
+    with pytest.raises(ConfigError, match=r"bc takes a understudy.algorithms.bc.Config, got a .*ppo.Config"):
         api.train("bc", demos, config=ppo.Config(), updates=1)
-    with pytest.raises(ConfigError, match="unknown algorithm 'ppp'. Did you mean `ppo`"):
+    with pytest.raises(ConfigError, match=r"unknown algorithm 'ppp'\. Did you mean `ppo`"):
         api.train("ppp")
 
 
 def test_a_damaged_policy_is_refused(demos, tmp_path):
-    api.train("bc", demos, config={"net": {"hidden": 8}, "steps": 1}, updates=1, folder=tmp_path)
+    api.train("bc", demos, config={"net": {"hidden": 8}, "steps": 1, "held_out": 0}, updates=1, folder=tmp_path)
     weights, told = tmp_path / "policy.safetensors", tmp_path / "policy.json"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + b"\1")
-    with pytest.raises(RunError, match="policy.safetensors is damaged"):
+    with pytest.raises(RunError, match=r"policy.safetensors is damaged"):
         api.load_policy(tmp_path)
     weights.write_bytes(whole)
     for old, new, message in [
@@ -109,6 +119,51 @@ def test_a_damaged_policy_is_refused(demos, tmp_path):
         told.write_text(sound)
     with pytest.raises(RunError, match="holds no policy"):
         api.load_policy(tmp_path / "checkpoints")
+
+
+def test_an_evaluation_knows_the_expert_from_chance(demos):
+    env = api.make_env("navigation", agents=2)
+    told = api.evaluate(api.expert_of(env), env, demos, episodes=40, most=200)
+    assert told["normalised return/team"].low < 1 < told["normalised return/team"].high
+    assert told["p/joint actions"].value > 0.05, "the demonstrators' own play cannot be told from theirs"
+    assert str(told) == str(api.evaluate(api.expert_of(env), env, demos, episodes=40, most=200)), (
+        "it repeats with its seed"
+    )
+    chance = api.evaluate(Uniform(env.spec), env, episodes=40, most=200)
+    assert chance["normalised return/team"].low < 0 < chance["normalised return/team"].high
+    assert chance["p/obs"].value < 0.05
+    with pytest.raises(ConfigError, match=r"unknown figure 'lenght'\. Did you mean `length`"):
+        told["lenght"]
+
+
+def test_recordings_of_another_env_are_refused(demos):
+    message = "demos of navigation do not fit navigation: agents is 2 in the recordings, 3 in the env"
+    with pytest.raises(DemosError, match=message):
+        api.train("bc", demos, api.make_env("navigation"), updates=1)
+    with pytest.raises(DemosError, match="demos of navigation do not fit spread: agents is 2"):
+        api.evaluate(Uniform(api.make_env("spread").spec), api.make_env("spread"), demos)
+
+
+def test_a_run_knows_its_env(demos, tmp_path):
+    config = {"envs": 2, "segment": 4, "minibatches": 1, "net": {"hidden": 4}, "value_hidden": 4}
+    for name, env in {
+        "rules": api.make_env("navigation", agents=2, horizon=7),
+        "variant": api.make_env("kitchen:forced_coordination", horizon=5),
+        "tables": api.make_env("coordination"),
+    }.items():
+        api.train("ppo", None, env, config=config, updates=1, folder=tmp_path / name)
+        assert describe(api.env_of(tmp_path / name)) == describe(env)
+    api.train("ppo", None, api.make_env("stag_hunt", hare=2.0), config=config, updates=1, folder=tmp_path / "other")
+    with pytest.raises(EnvError, match="'stag_hunt' had other rules than are known of it"):
+        api.env_of(tmp_path / "other")
+
+
+def test_an_episode_is_drawn_from_its_start_to_its_end(tmp_path):
+    env = api.make_env("navigation", horizon=6, fixed_horizon=True)
+    assert len(api.scenes(api.expert_of(env), env)) == 7
+    assert api.video(api.expert_of(env), env, tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(EnvError, match="chicken has no pictures"):
+        api.scenes(Uniform(api.make_env("chicken").spec), api.make_env("chicken"))
 
 
 def test_the_package_offers_its_calls_and_nothing_else():

@@ -4,9 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from understudy.api import Habits, Run, load_policy, make_env, record, train
+    from understudy.api import Habits, Run, evaluate, load_policy, make_env, record, train, video
 
-__all__ = ["Habits", "Run", "load_policy", "make_env", "record", "train"]
+__all__ = ["Habits", "Run", "evaluate", "load_policy", "make_env", "record", "train", "video"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,8 @@
 Nothing heavy is imported before a command is known: `understudy --help` answers at once.
 """
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stopped:
         print(f"\n{stopped}" if str(stopped) else "\nstopped", file=sys.stderr)
         return getattr(stopped, "exit_code", INTERRUPTED)
+    except BrokenPipeError:  # whoever read our output has enough: `understudy envs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except Exception as error:
         from understudy.core.errors import UnderstudyError
 
@@ -75,7 +80,6 @@ def train(words: list[str]) -> None:
     import tyro
 
     from understudy.core import config as settings
-    from understudy.demos.formats import read
     from understudy.runs.loop import Habits
 
     name, *words = words
@@ -87,7 +91,9 @@ def train(words: list[str]) -> None:
     class Train:
         folder: Path  # where the run is kept; the same command resumes it
         config: Path | None = None  # a .toml or .json file with settings of the algorithm; flags overrule it
-        demos: Path | None = None  # recordings to learn from
+        demos: str | None = (
+            None  # recordings to learn from: a folder, a file, or `people` (`people:train`) of a kitchen
+        )
         env: str | None = None  # env to play in, such as spread or kitchen:cramped_room
         rule: tyro.conf.UseAppendAction[tuple[str, ...]] = ()  # a rule of the env, such as --rule horizon=100
         updates: int | None = None  # stop after so many
@@ -99,10 +105,11 @@ def train(words: list[str]) -> None:
         )
 
     given = _parse(Train, words, f"train {name}", algorithm.__doc__)
+    env = None if given.env is None else api.make_env(given.env, **_rules(given.rule))
     made = api.train(
         algorithm,
-        demos=None if given.demos is None else read(given.demos),
-        env=None if given.env is None else api.make_env(given.env, **_rules(given.rule)),
+        demos=_demos(given.demos, env),
+        env=env,
         config=given.settings,
         updates=given.updates,
         minutes=given.minutes,
@@ -114,27 +121,107 @@ def train(words: list[str]) -> None:
 
 
 @dataclass(frozen=True)
+class Evaluate:
+    """Measure the policy of a run beside its demonstrators and beside random play."""
+
+    folder: Path  # of the run
+    env: str | None = None  # where to play; the run's own env where none is given
+    rule: tuple[str, ...] = ()  # a rule of the env, such as --rule horizon=100
+    demos: str | None = None  # the demonstrators, as for `train`; the env's own expert where none are given
+    episodes: int = 1000
+    seed: int = 1
+
+
+def evaluate(words: list[str]) -> None:
+    given = _parse(Evaluate, words, "evaluate")
+    from understudy import api
+
+    env = _env(given)
+    print(api.evaluate(api.load_policy(given.folder), env, _demos(given.demos, env), given.episodes, given.seed))
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Watch one episode, in the terminal or as a film."""
+
+    player: str  # folder of a run, or name of an env whose expert plays
+    env: str | None = None  # where to play; the run's own env where none is given
+    rule: tuple[str, ...] = ()  # a rule of the env, such as --rule horizon=100
+    save: Path | None = None  # write a .mp4, .gif or .png instead
+    speed: float = 1.0  # times as fast as it was
+    seed: int = 0
+
+    @property
+    def folder(self) -> str:
+        return self.player
+
+
+def watch(words: list[str]) -> None:
+    given = _parse(Watch, words, "watch")
+    import time
+
+    from understudy import api
+    from understudy.evaluation.video import terminal
+
+    learned = Path(given.player).is_dir()
+    env = _env(given) if learned else api.make_env(given.player, **_rules(given.rule))
+    policy = api.load_policy(given.player) if learned else api.expert_of(env)
+    if given.save is not None:
+        print(api.video(policy, env, given.save, given.seed))
+        return
+    from rich.live import Live
+
+    with Live(auto_refresh=False) as screen:
+        for scene in api.scenes(policy, env, given.seed):
+            screen.update(terminal(scene), refresh=True)
+            time.sleep((env.spec.dt or 0.1) / given.speed)
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Measure several runs side by side, in the same env and beside the same demonstrators."""
+
+    folders: tuple[Path, ...]  # of the runs
+    env: str | None = None  # where to play; the first run's own env where none is given
+    rule: tuple[str, ...] = ()  # a rule of the env, such as --rule horizon=100
+    demos: str | None = None  # the demonstrators, as for `train`; the env's own expert where none are given
+    episodes: int = 1000
+    seed: int = 1
+
+    @property
+    def folder(self) -> Path:
+        return self.folders[0]
+
+
+def compare(words: list[str]) -> None:
+    given = _parse(Compare, words, "compare")
+    from understudy import api
+
+    env = _env(given)
+    demos = _demos(given.demos, env) or api.record(env, None, given.episodes, given.seed)
+    measured = [
+        api.evaluate(api.load_policy(folder), env, demos, given.episodes, given.seed) for folder in given.folders
+    ]
+    rows = [[name, *(str(each.figures.get(name, "")) for each in measured)] for name in measured[0].figures]
+    print(_columns([["", *map(str, given.folders)], *rows]))
+
+
+@dataclass(frozen=True)
 class Envs:
     """List the envs that can be played."""
 
 
 def envs(words: list[str]) -> None:
     _parse(Envs, words, "envs")
-    from rich.console import Console
-    from rich.table import Table
-
     from understudy import api
     from understudy.core.types import legal_size
 
-    table = Table(box=None)
-    for title in ("env", "agents", "moves", "steps"):
-        table.add_column(title, no_wrap=True)
-    table.add_column("rules")
+    rows = [["env", "agents", "moves", "steps", "rules"]]
     for name in api.ENVS:
         spec = api.make_env(name).spec
-        sizes = [str(spec.agents), str(legal_size(spec.action) or "numbers"), str(spec.horizon or "")]
-        table.add_row(name, *sizes, " ".join(api.rules_of(name)))
-    Console().print(table)
+        moves = str(legal_size(spec.action) or "numbers")
+        rows.append([name, str(spec.agents), moves, str(spec.horizon or ""), " ".join(api.rules_of(name))])
+    print(_columns(rows))
 
 
 def demos(words: list[str]) -> int:
@@ -153,18 +240,15 @@ def demos(words: list[str]) -> int:
     from understudy.demos import check
     from understudy.demos.formats import convert
 
-    writes = given.do in ("fix", "convert")
-    if writes and given.target is None:
-        raise ConfigError(f"demos {given.do}: say where to write, after {given.source}.")
-    if given.target is not None and not writes:
-        raise ConfigError(f"demos {given.do}: it writes nothing, so what is {given.target} for?")
-    if given.do == "show":
-        print(check.show(given.source))
-    elif given.do == "check":
-        found = check.check(given.source)
-        print("\n".join(map(str, found)) or f"{given.source}: sound")
+    if given.do in ("show", "check"):
+        if given.target is not None:
+            raise ConfigError(f"demos {given.do}: it writes nothing, so what is {given.target} for?")
+        found = check.check(given.source) if given.do == "check" else []
+        print("\n".join(map(str, found)) if found else check.show(given.source))
         return 1 if found else 0
-    elif given.do == "fix":
+    if given.target is None:
+        raise ConfigError(f"demos {given.do}: say where to write, after {given.source}.")
+    if given.do == "fix":
         print("\n".join(check.fix(given.source, given.target)))
     else:
         print(f"{given.target}: {len(convert(given.source, given.target))} episodes")
@@ -174,6 +258,9 @@ def demos(words: list[str]) -> int:
 COMMANDS: dict[str, tuple[Callable[[list[str]], int | None], str]] = {
     "record": (record, "record a scripted expert, or a policy, in an env"),
     "train": (train, "learn a policy; the same command resumes"),
+    "evaluate": (evaluate, "measure a policy beside its demonstrators and random play"),
+    "compare": (compare, "measure several runs side by side"),
+    "watch": (watch, "watch one episode, in the terminal or as a film"),
     "demos": (demos, "look at recordings, check, fix and convert them"),
     "envs": (envs, "list the envs"),
 }
@@ -207,6 +294,40 @@ def _value_of(words: list[str], flag: str) -> str | None:
         if word == flag or word.startswith(f"{flag}="):
             return following if word == flag else word.partition("=")[2]
     return None
+
+
+def _columns(rows: list[list[str]]) -> str:
+    """Rows of text in columns as wide as they need to be."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _env(given: Any) -> Any:
+    """The env that is named, else the one of the run."""
+    from understudy import api
+    from understudy.core.errors import ConfigError
+
+    if given.env is None and given.rule:
+        raise ConfigError("rule: rules are those of an env that is named: give --env too.")
+    return api.env_of(given.folder) if given.env is None else api.make_env(given.env, **_rules(given.rule))
+
+
+def _demos(name: str | None, env: Any) -> Any:
+    """Recordings in any format that is known; `people`, `people:train`, `people:test` are those of people in `env`."""
+    if name is None:
+        return None
+    where, _, split = name.partition(":")
+    if where != "people":
+        from understudy.demos.formats import read
+
+        return read(name)
+    from understudy.core.errors import ConfigError
+    from understudy.envs.kitchen import Kitchen
+    from understudy.recordings import people_cooking
+
+    if not isinstance(env, Kitchen):
+        raise ConfigError("demos: people were recorded in kitchens: name one, such as --env kitchen:cramped_room.")
+    return people_cooking(env, split or None)
 
 
 def _rules(pairs: tuple[str, ...]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""What every environment keeps, whichever it is. A new one joins by a line in ENVS."""
+"""What every environment keeps, whichever it is. One that joins the table of `api` joins here."""
 
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -8,23 +9,15 @@ from pettingzoo.test import api_test, parallel_api_test, parallel_seed_test, see
 from pettingzoo.utils.conversions import parallel_to_aec
 from torch import Tensor
 
+from understudy import api
 from understudy.core.random import generator
 from understudy.core.tree import tree_leaves, tree_map, tree_take
 from understudy.core.types import Continuous, Discrete, Env, EnvSpec, action_shape, legal_size
-from understudy.envs import kitchen, particles, tabular
+from understudy.envs import tabular
 from understudy.envs.adapters import to_parallel
 
-ENVS = {  # title -> makes the env
-    "chicken": tabular.chicken,
+ENVS = {name: partial(api.make_env, name) for name in api.ENVS} | {
     "unlike_choices": lambda: tabular.matrix_game(torch.rand(3, 2, 4, 3, generator=generator(0)), repeats=5),
-    "on_off": tabular.on_off,
-    "slip_chain": lambda: tabular.slip_chain(agents=3),
-    "two_rooms": lambda: tabular.two_rooms(agents=2),
-    "crossing": tabular.crossing,
-    "simple": particles.Simple,
-    "spread": particles.Spread,
-    "navigation": particles.Navigation,
-    "kitchen": kitchen.Kitchen,
 }
 each_env = pytest.mark.parametrize("make", ENVS.values(), ids=ENVS.keys())
 

@@ -52,6 +52,7 @@ class Tools(ParallelEnv):
     """Two agents with the spaces that are given; what they did comes back in `did`. Odd steps mask all but 1."""
 
     metadata: ClassVar = {"name": "tools"}
+    render_mode = None
 
     def __init__(self, observations, actions, masks=None):
         self.possible_agents = ["first_0", "second_0"]
@@ -142,3 +143,32 @@ class Foreign(VectorEnv):
 
     def step(self, actions):
         return self.inner.step(actions)
+
+
+class Choosy(Env):
+    """One move in three is illegal, and refused; the mask stands in the observation or in the info. Over at step 4."""
+
+    action_space = spaces.Discrete(3, start=7)
+
+    def __init__(self, where):
+        self.where = where
+        mask, seen = spaces.MultiBinary(3), spaces.Discrete(5)
+        carried = spaces.Dict({"observation": seen, "action_mask": mask})
+        self.observation_space = carried if where == "obs" else seen
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self._look()
+
+    def step(self, action):
+        assert self.mask[action - 7], "an illegal move"
+        self.t += 1
+        obs, info = self._look()
+        return obs, float(action), self.t == 4, False, info
+
+    def _look(self):
+        self.mask = np.arange(3) != (self.t + self.np_random_seed) % 3
+        if self.where == "obs":
+            return {"observation": self.t, "action_mask": self.mask.astype(np.int8)}, {}
+        return self.t, {"action_mask": self.mask.astype(np.int8)}

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from mpe2 import simple_speaker_listener_v4, simple_tag_v3
 from pettingzoo.classic import rps_v2, tictactoe_v3
 from pettingzoo.test import parallel_api_test
 from pettingzoo.test.example_envs import generated_agents_parallel_v0
 from pettingzoo.utils.conversions import parallel_to_aec
 
-from tests.envs.simulators import Breaks, Counts, Foreign, Lives, Tools
+from tests.envs.simulators import Breaks, Choosy, Counts, Foreign, Lives, Tools
 from understudy.core.errors import EnvError, ShapeError
 from understudy.core.random import generator
 from understudy.core.tree import tree_cat, tree_leaves, tree_take
@@ -24,7 +24,8 @@ from understudy.envs import tabular
 from understudy.envs.adapters import Player, from_aec, from_gymnasium, from_parallel, from_vector, to_parallel
 from understudy.envs.adapters.doors import Door, _seeds
 from understudy.envs.adapters.layout import lay_out
-from understudy.rollout import Uniform, begin, collect
+from understudy.nets import AgentPolicy, NetConfig
+from understudy.rollout import Uniform, begin, collect, look
 from understudy.rollout import play as episodes_of
 
 BOX = spaces.Box(-1, 1, (2,))
@@ -465,6 +466,15 @@ def test_gymnasiums_vector_envs_play_the_same_episodes_in_every_mode(mode):
         assert same(play(alone, 60), play(env, 60))  # several episodes of each copy
 
 
+@pytest.mark.parametrize("where", ["obs", "info"])
+def test_masks_come_through_vector_envs_as_through_single_ones(where):
+    makes = [lambda: Choosy(where)] * 3  # refuses illegal moves
+    with from_gymnasium(makes[0], copies=3) as alone, from_vector(SyncVectorEnv(makes)) as env:
+        assert env.spec.obs == 5 and env.spec.action == Discrete(3)
+        assert env.legal(env.reset(noise_of(0, 3))).sum(-1).tolist() == [[2]] * 3
+        assert same(play(alone, 20), play(env, 20))
+
+
 @pytest.mark.parametrize("mode", ["SAME_STEP", "NEXT_STEP"])
 def test_a_vector_env_that_resets_by_itself_shows_its_last_observation_and_no_step_that_was_none(mode):
     kind = gymnasium.vector.AutoresetMode[mode]
@@ -573,11 +583,26 @@ def test_a_move_that_is_missing_or_none_of_the_agents_is_refused():
         board.step({"agent_0": 2, "agent_1": 2})
 
 
+def test_partners_who_have_learnt_already_play_unseen_by_their_own_policy():
+    board = to_parallel(tabular.coordination(3, agents=3), Always(3, move=2), ["agent_0", "agent_2"])
+    assert board.possible_agents == ["agent_1"]
+    for move, paid in ((2, 1.0), (0, 0.0)):
+        obs, infos = board.reset(seed=0)
+        assert set(obs) == set(infos) == {"agent_1"}
+        _, rewards, terminations, truncations, _ = board.step({"agent_1": move})
+        assert rewards == {"agent_1": paid} and truncations == {"agent_1": True} and not terminations["agent_1"]
+        assert board.memory.tolist() == [1]  # forgotten at the reset
+    parallel_api_test(board, num_cycles=5)
+    for policy, played in ((None, ["agent_0"]), (Legal(3), []), (Legal(3), ["me"]), (Legal(3), board.spec.names)):
+        with pytest.raises(EnvError, match="played"):
+            to_parallel(board.env, policy, played)
+
+
 # ---- policies in other loops
 
 
 class Legal:
-    """Any legal move, likelier the earlier; remembers how many steps it has seen itself be present."""
+    """Any legal move; remembers how many steps each agent was present."""
 
     noise = 1
 
@@ -594,6 +619,24 @@ class Legal:
 
     def log_prob(self, view, actions, memory=(), starts=None):
         return -view.legal.sum(-1).float().log()
+
+
+class Always:
+    """Moves `move`; remembers how many steps there were."""
+
+    noise = 0
+
+    def __init__(self, agents, move):
+        self.agents, self.move = agents, move
+
+    def start(self, envs):
+        return torch.zeros(envs)
+
+    def act(self, view, memory, noise):
+        return torch.full((len(view.obs), self.agents), self.move), memory + 1
+
+    def log_prob(self, view, actions, memory=(), starts=None):
+        return torch.where(actions == self.move, 0.0, -torch.inf)
 
 
 class Likeliest(Legal):
@@ -619,6 +662,28 @@ def test_a_policy_plays_pettingzoos_own_env_as_it_plays_behind_a_door():
         assert player.memory.tolist() == [[25.0] * 4]
         player.reset()
         assert player.memory.tolist() == [[0.0] * 4]
+
+
+def test_a_recurrent_network_plays_alike_on_both_sides_of_a_door():
+    with from_parallel(simple_speaker_listener_v4.parallel_env) as env:
+        policy = AgentPolicy(NetConfig(body="gru", hidden=16, own_action=True), env.spec, generator(0))
+        policy.out.weight.data.normal_(generator=generator(1))  # fresh ones hardly tell observations apart
+        player, raw, noise = (
+            Player(policy, env.spec, env.layout),
+            simple_speaker_listener_v4.parallel_env(),
+            noise_of(2, 1),
+        )
+        state, memory = env.reset(noise), policy.start(1)
+        (obs, infos), remembered, moves = raw.reset(seed=int(_seeds(noise)[0])), None, set()
+        while raw.agents:
+            with torch.no_grad():
+                ours, memory = policy.mode(look(env, state), memory)
+            theirs, remembered = player.predict(obs, remembered, deterministic=True, infos=infos)
+            assert [theirs[name] for name in env.spec.names] == ours[0].tolist()
+            moves.add(tuple(ours[0].tolist()))
+            obs, _, _, _, infos = raw.step(theirs)
+            state, _, _ = step(env, state, ours)
+        assert len(moves) > 1
 
 
 def test_a_policy_takes_turns_within_the_rules():

@@ -5,7 +5,8 @@ import torch
 
 from understudy.core.errors import EnvError, ShapeError
 from understudy.core.random import generator
-from understudy.core.types import View
+from understudy.core.tree import tree_leaves
+from understudy.core.types import View, to_device
 from understudy.envs import tabular
 from understudy.envs.tabular import MarkovGame, State, expert, matrix_game
 
@@ -238,9 +239,21 @@ def test_what_an_expert_plays_by_tables_is_what_the_tables_say(game):
     assert ((total.mean(0) - returns(game, play, steps)).abs() <= bound).all()
 
 
-def test_agents_paid_alike_form_a_team():
+def test_a_game_is_shown_in_a_line_and_not_by_its_tables():
+    assert repr(GAMES["crossing"]) == "MarkovGame('crossing', states=81, choices=(4, 4), horizon=50)"
+
+
+def test_agents_paid_alike_form_a_team_and_each_has_its_role():
+    assert GAMES["coordination"].spec.roles == ("agent_0", "agent_1", "agent_2")
     assert GAMES["coordination"].spec.teams == ("team_0", "team_0", "team_0")
     assert GAMES["rock_paper_scissors"].spec.teams == ("team_0", "team_1")
+
+
+def test_a_game_moves_to_another_device_with_all_its_tables():
+    moved = to_device(GAMES["crossing"], "cpu")
+    assert moved is not GAMES["crossing"] and moved.spec == GAMES["crossing"].spec
+    assert all(torch.equal(a, b) for a, b in zip(tree_leaves(moved), tree_leaves(GAMES["crossing"]), strict=True))
+    assert len(list(tree_leaves(moved))) == 5  # transition, reward, start, over, play
 
 
 def test_tables_that_cannot_be_a_game_are_refused():

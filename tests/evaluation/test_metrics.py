@@ -1,9 +1,12 @@
 """Returns, likelihoods and distances on segments small enough to work out, with masks, and intervals that cover."""
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_sequence as pad
 
 from understudy.core.errors import DemosError, ShapeError
 from understudy.core.random import generator
@@ -267,3 +270,45 @@ def test_a_lone_agent_has_nothing_joint():
         *("length", "demonstrated length", "energy/obs", "mmd2/obs", "p/obs"),
         *("energy/actions", "mmd2/actions", "p/actions"),
     }
+
+
+def people_in_kitchens(folder: Path) -> dict[str, tuple[Segment, torch.Tensor]]:
+    """By layout: where both cooks stood, what they did, and which of the episodes are of the `test` people."""
+    with np.load(folder / "overcooked_human" / "overcooked_hh_2019.npz") as arrays:
+        names = sorted(name.removesuffix("/act") for name in arrays if name.endswith("/act"))
+        trials = {name: (arrays[f"{name}/act"], arrays[f"{name}/pos"]) for name in names}
+    found = {}
+    for layout in {name.split("/")[1] for name in names}:
+        here = [name for name in names if name.split("/")[1] == layout]
+        actions, places = (pad([torch.from_numpy(trials[n][k]) for n in here], batch_first=True) for k in (0, 1))
+        valid = pad([torch.ones(len(trials[n][0]), dtype=torch.bool) for n in here], batch_first=True)
+        test = torch.tensor([name.startswith("test") for name in here])
+        found[layout] = Segment(View(places.float()), actions.long(), valid=valid), test
+    return found
+
+
+def test_people_who_cook_together_hardly_show_it_in_the_moves_of_one_moment(data_folder):
+    """Known of these recordings: 0.0006 to 0.026 nats by plain counts, which chance alone lifts by 25 / (2 steps)."""
+    recorded = people_in_kitchens(data_folder)
+    assert len(recorded) == 5
+    for layout, (cooks, _) in recorded.items():
+        found = total_correlation(cooks, Discrete(6))
+        by_chance = 25 / (2 * int(lengths(cooks).sum()))
+        assert 0.0005 < found.value + by_chance < 0.027, layout
+        assert found.low < 0.02 and found.high > 0
+
+
+def test_other_people_in_the_same_kitchen_are_not_told_apart_but_other_kitchens_are(data_folder):
+    recorded = people_in_kitchens(data_folder)
+    rows, test = {}, {}
+    for layout, (cooks, is_test) in recorded.items():
+        rows[layout], test[layout] = jointly(cooks.obs, cooks), is_test
+
+    def some(layout: str, which: torch.Tensor) -> Rows:
+        return Rows(rows[layout].values[which], rows[layout].valid[which])
+
+    for layout, which in test.items():
+        same = distance(some(layout, ~which), some(layout, which), generator(0), most=500)
+        assert same.p_value > 0.05 and same.energy.low < 0 < same.energy.high, layout
+    ring, room = (some(layout, test[layout]) for layout in ("coordination_ring", "cramped_room"))
+    assert distance(ring, room, generator(0), most=500).p_value == 0.001

@@ -164,7 +164,7 @@ window.addEventListener("load", () => {
   const scrub = one("input");
   scrub.value = 5; scrub.dispatchEvent(new Event("input"));
   said.time = one("output").textContent;
-  said.captions = [...document.querySelectorAll("figcaption span:last-child")].map((e) => e.textContent);
+  said.captions = [...document.querySelectorAll("figure p")].map((e) => e.textContent);
   said.paused = one(".controls button").getAttribute("aria-label");
   one(".controls button").click();
   said.playing = one(".controls button").getAttribute("aria-label");

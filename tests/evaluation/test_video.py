@@ -67,16 +67,18 @@ def test_a_caption_has_a_strip_of_its_own():
     np.testing.assert_array_equal(said[: len(plain)], plain)
     assert said[len(plain) :].min() < 128
     assert raster(room(), 120, caption=True).shape == said.shape
+    wordy = raster(room(caption="word " * 60), 120)
+    assert wordy[len(plain) :, :2].min() > 200 and wordy[len(plain) :, -2:].min() > 200  # made to fit between its sides
 
 
 def test_scenes_beside_each_other_keep_their_proportions_and_lose_what_lies_outside():
     away = Shape("circle", ((50.0, 2.0),), 1.0)
     tall = Scene(0.0, 0.0, 2.0, 4.0, (rect(0, 0, 2, 4), away))
-    both = beside([("people", room()), ("learned", tall)], gap=0.1)
-    assert both.right == pytest.approx(1.5 + 0.1 + 0.5)
+    both = beside([("people", room(caption="three soups")), ("learned", tall)], gap=0.1)
+    assert both.right == pytest.approx(1.5 + 0.1 + 0.5) and both.bottom < 0 < 1 < both.top
     floor = both.shapes[-2]
     np.testing.assert_allclose(floor.points, ((1.6, 0), (2.1, 1)))
-    assert [s.text for s in both.shapes if s.kind == "text"] == ["ann", "people", "learned"]
+    assert [s.text for s in both.shapes if s.kind == "text"] == ["ann", "people", "three soups", "learned"]
     assert not any(s.kind == "circle" and s.size == 0.25 for s in both.shapes)
     assert len(lines(both, 60)) > 10 and raster(both, 200).shape[1] == 200
 

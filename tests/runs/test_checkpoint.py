@@ -87,9 +87,9 @@ def test_any_tree_comes_back_with_its_types(tree):
 
 
 def test_numbers_that_json_has_no_word_for_come_back():
-    tensors, plain = checkpoint.pack((math.inf, -math.inf, math.nan))
-    up, down, nan = checkpoint.unpack((), tensors, json.loads(json.dumps(plain, allow_nan=False)))
-    assert (up, down) == (math.inf, -math.inf) and math.isnan(nan)
+    tensors, plain = checkpoint.pack((math.inf, -math.inf, math.nan, -0.0))
+    up, down, nan, zero = checkpoint.unpack((), tensors, json.loads(json.dumps(plain, allow_nan=False)))
+    assert (up, down) == (math.inf, -math.inf) and math.isnan(nan) and math.copysign(1, zero) == -1
 
 
 def test_strides_come_back_for_sums_add_up_in_the_order_of_memory():

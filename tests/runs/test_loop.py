@@ -240,7 +240,6 @@ def test_a_run_works_in_a_thread_that_gets_no_signals():
     assert toy.bits(outcomes[0].state) == toy.bits(train().state)
 
 
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="limits on file sizes are a POSIX thing")
 def test_a_full_disk_is_said_and_the_run_goes_on_once_there_is_space(tmp_path, monkeypatch):
     """Every write of the run fails once, in turn; afterwards the same call ends as if nothing had been."""
     train(tmp_path / "whole", updates=7)

@@ -196,7 +196,7 @@ class Demos:
         sums = [self._episode_columns(i)["rewards"].sum(0) for i in range(len(self))]  # the closing row is zero
         return torch.stack(sums) if sums else torch.zeros(0, self.spec.agents)
 
-    def select(self, indices: Iterable[int]) -> "Demos":
+    def select(self, indices: Iterable[int] | Int[Tensor, "wanted"]) -> "Demos":
         """The episodes at `indices`, in that order. Nothing is copied."""
         wanted = [int(i) for i in indices]
         for i in wanted:
@@ -274,7 +274,7 @@ class Demos:
         batch = pieces[0] if len(pieces) == 1 else tree_cat(pieces)
         return batch if device is None else to_device(batch, device)
 
-    def padded(self, indices: Iterable[int] | None = None) -> Segment:
+    def padded(self, indices: Iterable[int] | Int[Tensor, "wanted"] | None = None) -> Segment:
         """Whole episodes side by side, [episode, time, agent, ...], each padded to the longest by its last step.
 
         `valid` is false on the padding, `starts` true at the first step of each.

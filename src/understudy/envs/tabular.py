@@ -25,7 +25,7 @@ class State:
     index: Int[Tensor, "env"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MarkovGame:
     """A game of finitely many states, seen in full by every agent as a one-hot vector.
 
@@ -65,9 +65,15 @@ class MarkovGame:
             if not bool(stays.all()) or bool((self.reward[:, self.over] != 0).any()):
                 raise EnvError("over: a state where the game is over must lead to itself and pay nothing.")
 
+    def __repr__(self) -> str:
+        return f"MarkovGame({self.title!r}, states={len(self.start)}, choices={self.choices}, horizon={self.horizon})"
+
     @cached_property
     def spec(self) -> EnvSpec:
-        """Agents that the reward table pays alike form a team."""
+        """Agents that the reward table pays alike form a team. Each has a role of its own.
+
+        For all see the same: agents who share their weights could do nothing but the same.
+        """
         paid = [next(j for j, other in enumerate(self.reward) if torch.equal(other, mine)) for mine in self.reward]
         return EnvSpec(
             agents=len(self.choices),
@@ -76,6 +82,7 @@ class MarkovGame:
             horizon=self.horizon,
             reset_noise=1,
             step_noise=1,
+            roles=tuple(f"agent_{i}" for i in range(len(self.choices))),
             teams=tuple(f"team_{j}" for j in paid),
             action_sizes=self.choices,
             title=self.title,

@@ -255,7 +255,7 @@ def distance(learned: Rows, demonstrated: Rows, generator: torch.Generator, most
     of different episodes are used (`episode_mmd2`), so both figures are unbiased and can come out below 0.
 
     Args:
-        most: rows kept of each side (`kept_rows`). Time and memory grow with its square: 2,000 take some seconds.
+        most: rows kept of each side (`kept_rows`). Time grows with its square: 2,000 take about a second.
     """
     sides = [_kept(rows, most) for rows in (learned, demonstrated)]
     together = torch.cat([side.values[side.valid] for side in sides])

@@ -233,8 +233,8 @@ def _animation(animation: Animation) -> str:
     except ValueError as error:
         raise ConfigError(f"animation {animation.title!r}: a shape's place or size is not finite ({error}).") from None
     figures = "".join(
-        f"<figure><figcaption><span>{escape(name)}</span><span></span></figcaption>"
-        f'<canvas role="img" aria-label="{escape(name)}"></canvas></figure>'
+        f'<figure><figcaption>{escape(name)}</figcaption><canvas role="img" aria-label="{escape(name)}"></canvas>'
+        "<p></p></figure>"
         for name, _ in animation.players
     )
     speeds = "".join(f'<option value="{s}" {"selected" * (s == 1)}>{s:g}×</option>' for s in (0.25, 0.5, 1, 2, 4, 8))

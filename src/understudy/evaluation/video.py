@@ -6,6 +6,7 @@ are painted on white paper; what lies outside its borders is cut off.
 
 import io
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -55,20 +56,23 @@ def scenes_of(draw: Callable[[Tensor], Scene], segment: Segment, episode: int = 
 
 
 def beside(titled: Sequence[tuple[str, Scene]], gap: float = 0.08) -> Scene:
-    """Scenes of the same moment next to each other, each scaled to height 1, with its title above it."""
+    """Scenes of the same moment next to each other, each scaled to height 1, title above and caption below it."""
     shapes: list[Shape] = []
     left = 0.0
     for title, scene in titled:
         scale = 1 / (scene.top - scene.bottom)
-        right = left + scale * (scene.right - scene.left)
+        wide = scale * (scene.right - scene.left)
         for shape in scene.shapes:
             if _touches(shape, scene):
                 points = tuple(((x - scene.left) * scale + left, (y - scene.bottom) * scale) for x, y in shape.points)
                 shapes.append(Shape(shape.kind, points, shape.size * scale, shape.colour, shape.text))
-        shapes.append(Shape("text", (((left + right) / 2, 1.07),), 0.05, INK, title))
-        left = right + gap
-    caption = "   ".join(scene.caption for _, scene in titled if scene.caption)
-    return Scene(0.0, 0.0, left - gap, 1.14, tuple(shapes), caption)
+        for text, height, largest in ((title, 1.07, 0.05), (scene.caption, -0.06, 0.035)):
+            if text:
+                size = min(largest, wide / (0.8 * len(text)))  # a letter is about 0.8 as wide as capitals are high
+                shapes.append(Shape("text", ((left + wide / 2, height),), size, INK, text))
+        left += wide + gap
+    said = any(scene.caption for _, scene in titled)
+    return Scene(0.0, -0.12 if said else 0.0, left - gap, 1.14, tuple(shapes))
 
 
 def _touches(shape: Shape, scene: Scene) -> bool:
@@ -159,7 +163,7 @@ def raster(scene: Scene, width: int = 480, *, caption: bool | None = None) -> np
         MissingExtra: Pillow, which comes with the extra `video`, is not there.
     """
     try:
-        from PIL import Image, ImageDraw, ImageFont
+        from PIL import Image, ImageDraw
     except ImportError:
         raise missing_extra("pillow", "video", "drawing pixels") from None
 
@@ -171,7 +175,11 @@ def raster(scene: Scene, width: int = 480, *, caption: bool | None = None) -> np
     draw = ImageDraw.Draw(image)
 
     def write(place: tuple[float, float], text: str, size: float, colour: str) -> None:
-        draw.text(place, text, rgb(colour), ImageFont.load_default(size=max(1.0, size)), anchor="mm")
+        draw.text(place, text, rgb(colour), _font(max(1.0, size)), anchor="mm")
+
+    def fitting(text: str, size: float) -> float:
+        """The size, or a smaller one where the text would be wider than the picture."""
+        return size * min(1.0, 0.96 * image.width / max(1.0, _font(size).getlength(text)))
 
     for shape in scene.shapes:
         colour = rgb(shape.colour)
@@ -193,8 +201,15 @@ def raster(scene: Scene, width: int = 480, *, caption: bool | None = None) -> np
     if strip:
         draw.rectangle((0, height * FINER, width * FINER, (height + strip) * FINER), fill=rgb(PAPER))
         place = (width * FINER / 2, (height + strip / 2) * FINER)
-        write(place, scene.caption, strip * FINER * 0.6, INK)
+        write(place, scene.caption, fitting(scene.caption, strip * FINER * 0.6), INK)
     return np.asarray(image.reduce(FINER))
+
+
+@lru_cache(maxsize=64)  # reading a font takes longer than drawing with it
+def _font(size: float) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size=size)
 
 
 def save_video(path: Path | str, scenes: Iterable[Scene], dt: int | float = 0.1, width: int = 480) -> Path:

@@ -82,7 +82,8 @@ def interval(draws: Float[Tensor, "draw"], confidence: float = 0.95) -> tuple[fl
     if not 0 < confidence < 1:
         raise ConfigError(f"confidence: got {confidence}; it is a probability, for example 0.95.")
     tail = (1 - confidence) / 2
-    low, high = torch.quantile(draws.double(), torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    ends = torch.tensor([tail, 1 - tail], dtype=torch.float64, device=draws.device)
+    low, high = torch.quantile(draws.double(), ends).tolist()
     return low, high
 
 

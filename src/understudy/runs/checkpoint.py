@@ -23,6 +23,7 @@ from understudy.core.files import TEMPORARY, fsync_folder, sha256, to_json, writ
 
 State = TypeVar("State")
 VERSION = 1
+NAMES = "[0-9]" * 9 + ".json"
 
 
 def save(folder: Path, update: int, state: Any, keep: int = 2, milestone_every: int = 0) -> Path:
@@ -53,7 +54,7 @@ def save(folder: Path, update: int, state: Any, keep: int = 2, milestone_every: 
 
 def latest(folder: Path) -> Path | None:
     """JSON file of the newest checkpoint of `folder`, None where there is none."""
-    return max(folder.glob("*.json"), default=None)
+    return max(folder.glob(NAMES), default=None)
 
 
 def load(path: Path, state: State, device: torch.device | str = "cpu") -> tuple[int, State]:
@@ -109,11 +110,11 @@ def _verified(path: Path, data: bytes) -> dict[str, Any]:
 
 def _delete_old(folder: Path, keep: int, milestone_every: int) -> None:
     """JSON files first: where a kill comes between, what is left is an orphan, never half a checkpoint."""
-    old = sorted(folder.glob("*.json"))[: -max(keep, 1)]
+    old = sorted(folder.glob(NAMES))[: -max(keep, 1)]
     for path in old:
         if not (milestone_every and int(path.stem) % milestone_every == 0):
             path.unlink()
-    whole = {path.stem for path in folder.glob("*.json")}
+    whole = {path.stem for path in folder.glob(NAMES)}
     for path in folder.iterdir():
         if path.suffix == TEMPORARY or (path.suffix == ".safetensors" and path.stem not in whole):
             path.unlink()

@@ -43,8 +43,9 @@ class Layout:
             mask = obs[MASK] if mask is None else mask
             rest = {name: part for name, part in obs.items() if name != MASK}
             obs = rest if len(rest) > 1 else next(iter(rest.values()))
-        flat = np.asarray(spaces.flatten(self.observations[i], obs), dtype=np.float32)
-        return flat, self.legal(i, mask)
+        space = self.observations[i]
+        flat = np.ravel(obs) if isinstance(space, spaces.Box) else spaces.flatten(space, obs)
+        return np.asarray(flat, dtype=np.float32), self.legal(i, mask)
 
     def legal(self, i: int, mask: Any = None) -> np.ndarray | None:
         """Agent i's row of legal moves: Bool[choice], padding illegal. `mask`: a flat one, or a tuple by parts."""
@@ -70,7 +71,7 @@ class Layout:
             return np.clip(own, space.low, space.high).astype(space.dtype)
         moves = moves_of(space)
         own = np.ravel(row)[: len(moves)]
-        if (own < 0).any() or (own >= moves).any():
+        if not all(0 <= move < choices for move, choices in zip(own.tolist(), moves, strict=True)):
             raise EnvError(f"{self.spec.names[i]}: the move {own.tolist()} is not below {moves}; `legal` says so.")
         if isinstance(space, spaces.Discrete):
             return np.int64(own[0] + space.start)

@@ -1,16 +1,17 @@
 """Doors out: our environments in PettingZoo's hands, and our policies in anybody's loop."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
+from torch import Tensor
 
 from understudy.core.errors import EnvError
 from understudy.core.random import generator, uniform
-from understudy.core.types import Discrete, Env, EnvSpec, MultiDiscrete, Policy, View
+from understudy.core.types import Continuous, Discrete, Env, EnvSpec, MultiDiscrete, Policy, View, action_shape
 from understudy.envs.adapters.layout import MASK, Layout
 
 
@@ -29,7 +30,7 @@ def _action_space(spec: EnvSpec, size: int) -> spaces.Space:
     return spaces.Box(spec.action.low, spec.action.high, (size,), np.float32)
 
 
-def to_parallel(env: Env) -> ParallelEnv:
+def to_parallel(env: Env, policy: Policy | None = None, played: Sequence[str] = ()) -> ParallelEnv:
     """One game of `env` as a PettingZoo `ParallelEnv`.
 
     Names are the spec's, spaces each agent's own. An agent is terminated when the game is over or it is present no
@@ -38,9 +39,21 @@ def to_parallel(env: Env) -> ParallelEnv:
     reset; without any seed the first one comes from the operating system. For an AEC env hand the result to
     `pettingzoo.utils.conversions.parallel_to_aec`.
 
-    A door must have been opened with one copy.
+    Args:
+        env: ours.
+        policy: moves the agents `played`, who are then not seen from outside: for playing, or learning to play, with
+            partners who have learnt already.
+        played: names of the agents that `policy` moves.
+
+    Raises:
+        EnvError: where one of `policy` and `played` is missing, or a name is not the spec's, or none is left to play.
     """
-    return Board(env)
+    if (policy is None) != (not played):
+        raise EnvError("policy, played: give both, the policy and the names of the agents whom it moves, or neither.")
+    strangers = set(played) - set(env.spec.names)
+    if strangers or len(played) == env.spec.agents:
+        raise EnvError(f"played: got {list(played)}; it must be some, not all, of {list(env.spec.names)}.")
+    return Board(env, policy, played)
 
 
 class Board(ParallelEnv):
@@ -48,11 +61,11 @@ class Board(ParallelEnv):
 
     render_mode = None
 
-    def __init__(self, env: Env) -> None:
-        self.env, self.spec = env, env.spec
+    def __init__(self, env: Env, policy: Policy | None, played: Sequence[str]) -> None:
+        self.env, self.spec, self.policy = env, env.spec, policy
         self.layout = layout_of(env.spec)
         self.metadata = {"name": env.spec.title or type(env).__name__, "render_modes": [], "is_parallelizable": True}
-        self.possible_agents = list(env.spec.names)
+        self.possible_agents = [name for name in env.spec.names if name not in played]
         self.agents: list[str] = []
         self.source: torch.Generator | None = None
         self.steps = 0
@@ -72,6 +85,7 @@ class Board(ParallelEnv):
             self.source = torch.Generator()
             self.source.seed()
         self.now = self.env.reset(uniform((1, self.spec.reset_noise), self.source))
+        self.memory = () if self.policy is None else self.policy.start(1)
         self.steps = 0
         self.agents = self._present()
         return self._look(self.agents)
@@ -83,8 +97,10 @@ class Board(ParallelEnv):
         if missing:
             raise EnvError(f"actions: every agent in the game must move, but there is no action of {missing}.")
         played = self.agents
-        rows = [self.layout.row(i, actions.get(agent)) for agent, i in self.layout.index.items()]
-        joint = torch.from_numpy(np.stack(rows)).unsqueeze(0)
+        joint = self._partners()
+        for agent in played:
+            i = self.layout.index[agent]
+            joint[0, i] = torch.from_numpy(self.layout.row(i, actions[agent]))
         noise = uniform((1, self.spec.step_noise), self.source)
         self.now, paid, over = self.env.step(self.now, joint, noise)
         self.steps += 1
@@ -108,10 +124,21 @@ class Board(ParallelEnv):
         if close is not None:
             close()
 
+    def _partners(self) -> Tensor:
+        """The actions of all agents by the policy, [1, agent, ...]; zeros without one."""
+        if self.policy is None:
+            kind = torch.float32 if isinstance(self.spec.action, Continuous) else torch.long
+            return torch.zeros(1, self.spec.agents, *action_shape(self.spec.action), dtype=kind)
+        seen = {name: _offered(self.env, name, self.now, None) for name in ("legal", "present", "whole")}
+        assert self.source is not None
+        noise = uniform((1, self.spec.agents, self.policy.noise), self.source)
+        with torch.no_grad():
+            actions, self.memory = self.policy.act(View(self.env.observe(self.now), **seen), self.memory, noise)
+        return actions.clone()
+
     def _present(self) -> list[str]:
-        everyone = torch.ones(1, self.spec.agents, dtype=torch.bool)
-        there = _offered(self.env, "present", self.now, everyone)[0].tolist()
-        return [agent for agent, here in zip(self.possible_agents, there, strict=True) if here]
+        there = _offered(self.env, "present", self.now, torch.ones(1, self.spec.agents, dtype=torch.bool))[0]
+        return [agent for agent in self.possible_agents if there[self.layout.index[agent]]]
 
     def _look(self, agents: list[str]) -> tuple[dict, dict]:
         obs = self.env.observe(self.now)[0].numpy()
@@ -179,7 +206,7 @@ class Player:
         self,
         observations: Mapping[Any, Any],
         state: Any = None,
-        episode_start: bool = False,
+        episode_start: bool | np.ndarray = False,
         deterministic: bool = False,
         infos: Mapping[Any, Any] | None = None,
     ) -> tuple[dict[Any, Any], Any]:
@@ -199,7 +226,7 @@ class Player:
             if agent not in self.layout.index:
                 raise EnvError(f"observations: no agent {agent!r}; the policy plays {list(self.layout.agents)}.")
         view = self.view(observations, infos or {})
-        memory = self.policy.start(1) if state is None or episode_start else state
+        memory = self.policy.start(1) if state is None or np.any(episode_start) else state
         with torch.no_grad():
             if deterministic:
                 if not hasattr(self.policy, "mode"):

@@ -12,6 +12,7 @@ if (tabs) {
       button.setAttribute("aria-selected", String(k === chosen));
       button.tabIndex = k === chosen ? 0 : -1;
     });
+    buttons[chosen].scrollIntoView({ block: "nearest", inline: "nearest" });
     if (focus) buttons[chosen].focus();
     window.dispatchEvent(new Event("resize"));
   };
@@ -77,7 +78,7 @@ for (const animation of document.querySelectorAll(".animation")) {
   const data = JSON.parse(animation.querySelector("script").textContent);
   const frames = Math.max(...data.players.map((player) => player.frames.length));
   const canvases = [...animation.querySelectorAll("canvas")];
-  const captions = [...animation.querySelectorAll("figcaption span:last-child")];
+  const captions = [...animation.querySelectorAll("figure p")];
   const [button, scrub, output, speed] = ["button", "input", "output", "select"].map((tag) => animation.querySelector(`.controls ${tag}`));
   const icon = button.querySelector("path");
   let [now, playing, before, visible, begun] = [0, false, 0, false, false];
