@@ -11,11 +11,10 @@ from understudy.core.errors import ConfigError, EnvError, ShapeError
 from understudy.core.random import generator, uniform
 from understudy.core.tree import tree_cat, tree_leaves, tree_map
 from understudy.core.types import View
-from understudy.envs.kitchen import Kitchen, State, state_from_arrays
+from understudy.envs.kitchen import Kitchen, State, cook, state_from_arrays
 from understudy.envs.kitchen_board import DISH, FAR, LAYOUTS, ONION, SOUP, rows_of
-from understudy.envs.kitchen_expert import cook
 
-FIELDS = ("pos", "ori", "held", "obj", "act", "reward")
+FIELDS = ("pos", "ori", "held", "obj", "act")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +25,7 @@ def recordings(data_folder):
     layouts = {}
     for trial in json.loads((folder / "trials.json").read_text()):
         layouts.setdefault(trial["layout"], []).append(
-            {name: torch.from_numpy(arrays[f"{trial['key']}/{name}"]) for name in FIELDS}
+            {name: torch.from_numpy(arrays[f"{trial['key']}/{name}"]) for name in (*FIELDS, "reward")}
         )
     return layouts
 
@@ -37,12 +36,16 @@ def differences(one: State, two: State):
     return torch.stack([(a != b).reshape(len(a), -1).any(-1) for a, b in pairs]).any(0)
 
 
+def states_of(env: Kitchen, trial: dict) -> State:
+    return state_from_arrays(env, *(trial[name] for name in FIELDS))
+
+
 @pytest.fixture(scope="module")
 def steps(recordings):
     """Per layout, all recorded steps: states before, actions, rewards, states after."""
     found = {}
     for layout, trials in recordings.items():
-        played = [state_from_arrays(Kitchen(layout), **trial) for trial in trials]
+        played = [states_of(Kitchen(layout), trial) for trial in trials]
         found[layout] = (
             tree_cat([tree_map(lambda x: x[:-1], states) for states in played]),
             torch.cat([trial["act"][:-1].long() for trial in trials]),
@@ -72,19 +75,14 @@ def test_each_recorded_step_of_people_comes_out_as_recorded(steps):
 
 
 def test_trials_rolled_from_their_first_moment_stay_on_the_recording(recordings):
-    """Two per layout, the slowest part of this file; that the others do follows from the test above."""
+    """The first trial of each layout; that the others do follows from the test above."""
     for layout, trials in recordings.items():
-        env = Kitchen(layout)
-        length = min(len(trial["act"]) for trial in trials[:2])
-        played = [state_from_arrays(env, **trial) for trial in trials[:2]]
-        actions = torch.stack([trial["act"][:length].long() for trial in trials[:2]])
-        rolled = [tree_cat([tree_map(lambda x: x[:1], states) for states in played])]
-        for t in range(length - 1):
-            rolled.append(env.step(rolled[-1], actions[:, t], torch.empty(2, 0))[0])
-        together = tree_cat(rolled)
-        for i, states in enumerate(played):
-            ours = tree_map(lambda x, i=i: x[i::2], together)
-            assert not differences(ours, tree_map(lambda x, n=length: x[:n], states)).any()
+        env, actions = Kitchen(layout), trials[0]["act"].long()
+        states = states_of(env, trials[0])
+        rolled = [tree_map(lambda x: x[:1], states)]
+        for t in range(len(actions) - 1):
+            rolled.append(env.step(rolled[-1], actions[t : t + 1], torch.empty(1, 0))[0])
+        assert not differences(tree_cat(rolled), states).any()
 
 
 def test_the_layouts_are_those_of_the_recordings(recordings, data_folder):
@@ -192,7 +190,7 @@ def test_under_current_rules_a_pot_is_lit_with_an_empty_hand_and_only_three_onio
 
 
 def test_of_two_cooks_who_reach_for_one_thing_the_first_gets_it():
-    env = Kitchen(grid=("XPX", "X1X", "XXX", "X2X", "ODS"))
+    env = Kitchen(grid=("XPX", "O1D", "XXX", "X2X", "XSX"))
     state = one_moment(env, [4, 10], [S, N], [[0, 0, 0]] * 2, [(7, (DISH, 0, 0))])
     state, _ = act(env, state, USE, USE)
     assert state.hands[0, :, 0].tolist() == [DISH, 0]
@@ -203,7 +201,7 @@ def test_of_two_cooks_who_reach_for_one_thing_the_first_gets_it():
 def test_soups_in_hand_are_traced_to_where_they_were_taken(recordings):
     for layout, trials in recordings.items():
         for trial in trials[:3]:
-            hands = state_from_arrays(Kitchen(layout), **trial).hands
+            hands = states_of(Kitchen(layout), trial).hands
             soup = hands[..., 0] == SOUP
             assert soup.any() and (hands[..., 1][soup] == 3).all() and (hands[..., 2][soup] >= 20).all()
 
@@ -292,7 +290,7 @@ def soups_of_experts(env: Kitchen, envs: int, length: int):
 
 
 @pytest.mark.parametrize(
-    ("layout", "people"),  # soups that people served in 400 steps: mean of final scores / 5 points / 3
+    ("layout", "people"),  # soups that people served in 400 steps: mean of final scores / 5 points / (1200 / 400)
     [
         ("cramped_room", 5.9),
         ("asymmetric_advantages", 8.8),
@@ -302,8 +300,8 @@ def soups_of_experts(env: Kitchen, envs: int, length: int):
     ],
 )
 def test_two_experts_serve_more_soups_than_two_people(layout, people):
-    soups = soups_of_experts(Kitchen(layout), envs=16, length=400)
-    assert soups.mean() > people and soups.min() > 0
+    soups = soups_of_experts(Kitchen(layout), envs=16, length=200)
+    assert soups.mean() > people / 2 and soups.min() > 0
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -339,12 +337,13 @@ def test_pictures_show_every_cook_and_count_the_soups():
     ("grid", "message"),
     [
         (("XPX", "X1X", "ODSX"), "equally long"),
-        (("XPX", "X1T", "ODS"), "'T'"),
+        (("XPX", "X1T", "XDS"), "'T'"),
         (("XPX", "1 X", "ODS"), "walk out"),
         (("XPX", "X X", "ODS"), "starts"),
         (("XPXX", "X13X", "ODSX"), "starts"),
-        (("XPX", "X1X", "OSS"), "source of dishes"),
+        (("XPX", "O1X", "XSX"), "source of dishes"),
         (("XXX", "X1X", "ODS"), "no pot"),
+        (("PXX", "X1O", "XDS"), "no pot"),
     ],
 )
 def test_broken_grids_are_refused(grid, message):
@@ -369,4 +368,4 @@ def test_unknown_settings_are_refused():
 
 def test_another_layouts_recording_is_refused(recordings):
     with pytest.raises(EnvError, match="another layout"):
-        state_from_arrays(Kitchen("cramped_room"), **recordings["asymmetric_advantages"][0])
+        states_of(Kitchen("cramped_room"), recordings["asymmetric_advantages"][0])

@@ -5,9 +5,8 @@ import torch
 
 from understudy.core.random import generator, uniform
 from understudy.core.types import View
-from understudy.envs.kitchen import Kitchen, State
+from understudy.envs.kitchen import Kitchen, State, cook
 from understudy.envs.kitchen_board import LAYOUTS
-from understudy.envs.kitchen_expert import cook
 
 peer = pytest.importorskip("overcooked_ai_py.mdp.overcooked_mdp")
 NAMES = {"onion": 1, "dish": 2, "soup": 3}

@@ -4,11 +4,12 @@ The two-cook game known as Overcooked-AI, as pure functions of tensors, batched 
 under which people were recorded in 2019, and those of the game today. Any number of cooks is allowed: as many as the
 grid has numbered starts.
 
-Source of the rules: Carroll et al. 2019, arXiv:1910.05789, section 4; the recordings of that paper; `overcooked-ai`
-1.1.0 for today's.
+Source of the rules: Carroll et al. 2019, arXiv:1910.05789, and the recordings of that paper; `overcooked-ai` 1.1.0 for
+today's.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from understudy.core.errors import ConfigError, EnvError, expect_shape, nearest
 from understudy.core.scene import Scene
-from understudy.core.types import Discrete, EnvSpec, to_device
-from understudy.envs import kitchen_features, kitchen_picture
+from understudy.core.types import Discrete, EnvSpec, View, to_device
+from understudy.envs import kitchen_expert, kitchen_features, kitchen_picture
 from understudy.envs.kitchen_board import (
+    ALIASES,
     COUNTER,
     DISH,
     DISHES,
@@ -53,7 +55,6 @@ class Kitchen:
     cook_time: int = 20  # steps until a soup is ready
     past: int = 6  # joint actions that the cooks remember seeing, the newest first
     delivery: float | None = None  # points for a soup; None: 5 in 2019, as people were paid, 20 under current rules
-    _boards: dict[torch.device, Board] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -68,7 +69,16 @@ class Kitchen:
             raise ConfigError(
                 f"past: got {self.past}, but observations hold the last joint action at least: 1 or more."
             )
-        self._boards[torch.device("cpu")] = board_of(rows_of(self.layout, self.grid))
+        self.board()  # refuses a broken layout now rather than later
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The floor plan as strings, cooks' starts included."""
+        return rows_of(self.layout, self.grid)
+
+    @cached_property
+    def _boards(self) -> dict[torch.device, Board]:
+        return {torch.device("cpu"): board_of(self.rows)}
 
     def board(self, device: torch.device | str = "cpu") -> Board:
         """The layout's tables on `device`, moved there once."""
@@ -99,7 +109,7 @@ class Kitchen:
             roles=("cook",) * cooks,
             teams=("kitchen",) * cooks,
             dt=0.15,
-            title=f"kitchen:{self.layout}",
+            title=f"kitchen:{ALIASES.get(self.layout, self.layout)}",
         )
 
     def reset(self, noise: Float[Tensor, "env noise"]) -> State:
@@ -170,11 +180,15 @@ class Kitchen:
 
     def observe(self, state: State) -> Float[Tensor, "env agent obs"]:
         """What each cook perceives, in [-1, 1]; `feature_names` says which number is what."""
+        board, effects = self.board(state.cell.device), self.would(state)
+        return kitchen_features.observe(board, state, effects, self.cook_time, can_light=self.rules == "current")
+
+    def would(self, state: State) -> Bool[Tensor, "env agent 8"]:
+        """What an interact of each cook would do now: `effects` of its hand and of the tile that it faces."""
         board = self.board(state.cell.device)
         rows = torch.arange(len(state.cell), device=board.tile.device)[:, None]
         front = board.ahead[state.cell, state.facing]
-        effects = self.effects(state.hands, state.things[rows, front], board.tile[front])
-        return kitchen_features.observe(board, state, effects, self.cook_time, can_light=self.rules == "current")
+        return self.effects(state.hands, state.things[rows, front], board.tile[front])
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -231,7 +245,7 @@ class Kitchen:
         return torch.cat([one_hot(kind.long(), 4)[..., 1:], scaled], dim=-1)
 
     def _unflatten_things(self, flat: Float[Tensor, "*batch 6"]) -> Int[Tensor, "*batch 3"]:
-        kind = (flat[..., :3] * flat.new_tensor([ONION, DISH, SOUP])).sum(dim=-1)
+        kind = ONION * flat[..., 0] + DISH * flat[..., 1] + SOUP * flat[..., 2]
         ticks = flat[..., 4] * self.cook_time + flat[..., 5] * 400
         return torch.stack([kind, flat[..., 3] * 3, ticks], dim=-1).round().to(torch.int16)
 
@@ -245,19 +259,15 @@ class Kitchen:
         """Hand and thing after one cook's interact, whether a soup was served, and whether it is paid."""
         does = self.effects(hand, thing, tile) & acts[:, None]
         take_onion, take_dish, put, pick, fill, light, ladle, serve = does.unsqueeze(-1).unbind(1)
-        kind, onions, ticks = thing.unbind(-1)
-        fresh = hand.new_tensor([[NOTHING, 0, 0], [ONION, 0, 0], [DISH, 0, 0]])
-        full = (onions == 2) & (self.rules == "2019")  # the third onion then lights the pot
-        filled = torch.stack([torch.full_like(kind, SOUP), onions + 1, torch.where(full, LIT, 0).to(ticks.dtype)], -1)
-        lit = torch.stack([kind, onions, torch.full_like(ticks, LIT)], -1)
-
-        new_hand = torch.where(pick | ladle, thing, hand)
-        new_hand = torch.where(put | fill | serve, fresh[0], new_hand)
-        new_hand = torch.where(take_onion, fresh[1], torch.where(take_dish, fresh[2], new_hand))
-        new_thing = torch.where(put, hand, torch.where(pick | ladle, fresh[0], thing))
-        new_thing = torch.where(fill, filled, torch.where(light, lit, new_thing))
-        served = serve.squeeze(-1)
-        return new_hand, new_thing, served, served & (hand[:, 1] == 3)
+        new_hand = torch.where(pick | ladle, thing, hand).masked_fill(put | fill | serve, NOTHING)
+        new_hand[:, :1] += take_onion * ONION + take_dish * DISH
+        new_thing = torch.where(put, hand, thing.masked_fill(pick | ladle, NOTHING))
+        kind, onions, ticks = new_thing.unsqueeze(1).unbind(-1)
+        onions = onions + fill
+        if self.rules == "2019":
+            light = fill & (onions == 3)  # by itself
+        new_thing = torch.cat([kind.masked_fill(fill, SOUP), onions, ticks.masked_fill(light, LIT)], dim=-1)
+        return new_hand, new_thing, serve.squeeze(-1), (serve & (hand[:, 1:2] == 3)).squeeze(-1)
 
     def effects(
         self, hand: Int[Tensor, "*batch 3"], thing: Int[Tensor, "*batch 3"], tile: Int[Tensor, "*batch"]
@@ -285,6 +295,22 @@ class Kitchen:
         )
 
 
+def cook(env: Kitchen, view: View, noise: Float[Tensor, "env agent noise"]) -> Int[Tensor, "env agent"]:
+    """The scripted expert: actions of all cooks, planned on the full state `view.whole`.
+
+    Two of these serve more soups than two people do, in every layout. They see each other's hands and share the work
+    by distance: see `kitchen_expert`. `noise` needs two numbers for each cook, which break ties and blockades.
+
+    Raises:
+        EnvError: the view has no `whole`.
+    """
+    if view.whole is None:
+        raise EnvError("cook: it plans on the full state, but view.whole is None. Pass whole=env.whole(state).")
+    state = env.unpack(view.whole)
+    useful = env.would(state).any(dim=-1)
+    return kitchen_expert.plan(env.rows, env.board(noise.device), state, useful, env.cook_time, noise)
+
+
 def _collide(old: Int[Tensor, "env agent"], new: Int[Tensor, "env agent"]) -> Bool[Tensor, " env"]:
     """Whether any two cooks would end on one cell or change places."""
     others = ~torch.eye(old.shape[1], dtype=torch.bool, device=old.device)
@@ -300,7 +326,6 @@ def state_from_arrays(
     held: Int[Tensor, "time agent"],
     obj: Int[Tensor, "time object 5"],
     act: Int[Tensor, "time agent"] | None = None,
-    reward: Float[Tensor, " time"] | None = None,
 ) -> State:
     """The states of one recorded episode, its moments as the env axis.
 
@@ -313,7 +338,6 @@ def state_from_arrays(
         held: 0 nothing, 1 onion, 2 dish, 3 soup.
         obj: rows of x, y, kind, onions, steps cooked; kind is below 0 in rows that only pad.
         act: each moment's actions, which become the next one's `last_actions`; None: NONE_YET throughout.
-        reward: points of each moment's step, counted in soups; None: no soups.
 
     Raises:
         EnvError: a cook stands on no floor, a thing lies on floor, or an object is none of this kitchen's.
@@ -350,8 +374,7 @@ def state_from_arrays(
         for ago in range(1, min(env.past, len(act)) + 1):
             last_actions[ago:, :, ago - 1] = act[: len(act) - ago].long()
     soups = torch.zeros_like(times)
-    if reward is not None:
-        soups[1:] = (reward / env.points).round().long().cumsum(0)[:-1]
+    soups[1:] = (soup[:-1] & ~soup[1:] & (board.tile[front[:-1]] == SERVING)).sum(dim=-1).cumsum(0)
     return State(cell, facing, hands, things, last_actions, soups, age=times)
 
 

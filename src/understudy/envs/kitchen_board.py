@@ -47,14 +47,13 @@ class Board:
     place: Int[Tensor, " cell"]  # number of the place, 0 where there is no floor
     reach: Bool[Tensor, "agent place"]  # whether cook i can walk from its start to the place
     bench: Int[Tensor, " bench"]  # cells
-    pots: Int[Tensor, " pot"]  # cells
+    pots: Int[Tensor, " pot"]  # cells, those beside which a cook can stand
+    counters: Int[Tensor, " counter"]  # cells, the same
     distance: Int[Tensor, "node bench"]  # presses until the bench is faced, FAR where never
+    to_sources: Float[Tensor, "node 3"]  # the same to the nearest onions, dishes and serving
+    to_pots: Float[Tensor, "node pot"]
+    to_counters: Float[Tensor, "node counter"]
     after: Int[Tensor, "node 4"]  # the node that pressing north, south, east, west leads to, with nobody in the way
-
-    @property
-    def counters(self) -> Int[Tensor, " counter"]:
-        """Cells of the counters beside which a cook can stand."""
-        return self.bench[self.tile[self.bench] == COUNTER]
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def rows_of(layout: str, grid: tuple[str, ...] | None) -> tuple[str, ...]:
 
     Raises:
         EnvError: the layout is unknown, or the grid is ragged, open at its edge, holds a letter out of `XODPS 1234...`,
-            lacks a cook's start, a pot, a source of onions or dishes, or a place to serve.
+            or does not number its cooks.
     """
     if grid is None:
         name = ALIASES.get(layout, layout)
@@ -99,9 +98,6 @@ def rows_of(layout: str, grid: tuple[str, ...] | None) -> tuple[str, ...]:
     edge = grid[0] + grid[-1] + "".join(row[0] + row[-1] for row in grid)
     if any(letter in " 123456789" for letter in edge):
         raise EnvError("grid: a cook could walk out. Close the edge with counters (X) or other tiles.")
-    for letter, what in (("P", "pot"), ("O", "source of onions"), ("D", "source of dishes"), ("S", "place to serve")):
-        if letter not in letters:
-            raise EnvError(f"grid: no {what} ({letter}), so no soup can ever be served.")
     cooks = sorted(letter for letter in letters if letter.isdigit())
     if not cooks or cooks != [str(i + 1) for i in range(len(cooks))]:
         raise EnvError(f"grid: the cooks' starts must be 1, 2, ... each once, got {cooks or 'none'}.")
@@ -109,7 +105,15 @@ def rows_of(layout: str, grid: tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def board_of(rows: tuple[str, ...]) -> Board:
-    """The tables of a checked grid."""
+    """The tables of a checked grid.
+
+    Raises:
+        EnvError: no pot, source of onions or dishes, or place to serve stands beside the floor.
+    """
+
+    def table(values: object) -> Tensor:
+        return torch.tensor(values, dtype=torch.long)
+
     width, height, letters = len(rows[0]), len(rows), "".join(rows)
     tile = [FLOOR if letter.isdigit() else _TILES[letter] for letter in letters]
     start = [letters.index(str(i + 1)) for i in range(sum(letter.isdigit() for letter in letters))]
@@ -117,7 +121,11 @@ def board_of(rows: tuple[str, ...]) -> Board:
     place = {cell: i for i, cell in enumerate(places)}
     ahead = [[(cell + dx + dy * width) % len(tile) for dx, dy in STEPS] for cell in range(len(tile))]
     bench = sorted({b for cell in places for b in ahead[cell] if tile[b] != FLOOR})
-    pots = [cell for cell, kind in enumerate(tile) if kind == POT]
+
+    needed = {POT: "pot (P)", ONIONS: "source of onions (O)", DISHES: "source of dishes (D)", SERVING: "serving (S)"}
+    for kind, what in needed.items():
+        if kind not in (tile[cell] for cell in bench):
+            raise EnvError(f"grid: no {what} beside the floor, so no soup can ever be served.")
 
     after = []  # pressing a direction turns the cook, and moves it where there is floor
     for cell in places:
@@ -126,8 +134,9 @@ def board_of(rows: tuple[str, ...]) -> Board:
     stood = torch.eye(len(places), dtype=torch.bool).repeat_interleave(4, dim=0)
     begins = [place[cell] * 4 for cell in start]
 
-    def table(values: object) -> Tensor:
-        return torch.tensor(values, dtype=torch.long)
+    distance = fewest_presses(table(after), torch.tensor(faced))
+    presses = distance.float()
+    kinds = table([tile[cell] for cell in bench])
 
     return Board(
         width=width,
@@ -139,8 +148,12 @@ def board_of(rows: tuple[str, ...]) -> Board:
         place=table([place.get(cell, 0) for cell in range(len(tile))]),
         reach=(fewest_presses(table(after), stood) < FAR)[begins],
         bench=table(bench),
-        pots=table(pots),
-        distance=fewest_presses(table(after), torch.tensor(faced)),
+        pots=table(bench)[kinds == POT],
+        counters=table(bench)[kinds == COUNTER],
+        distance=distance,
+        to_sources=torch.stack([presses[:, kinds == k].amin(dim=-1) for k in (ONIONS, DISHES, SERVING)], dim=-1),
+        to_pots=presses[:, kinds == POT],
+        to_counters=presses[:, kinds == COUNTER],
         after=table(after),
     )
 

@@ -11,14 +11,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from understudy.core.errors import EnvError
-from understudy.core.types import View
-from understudy.envs.kitchen import Kitchen
 from understudy.envs.kitchen_board import (
     COUNTER,
     DISH,
     DISHES,
     FAR,
+    FLOOR,
     INTERACT,
     NOTHING,
     ONION,
@@ -28,9 +26,9 @@ from understudy.envs.kitchen_board import (
     SOUP,
     STAY,
     Board,
+    State,
     board_of,
     fewest_presses,
-    rows_of,
 )
 
 DETOUR = 30  # presses that a way costs extra while another cook stands on it
@@ -38,44 +36,40 @@ EARLY = 12  # steps before a soup is ready at which a dish is fetched although a
 NEVER = 10_000  # cost of what is no target
 
 
-def cook(env: Kitchen, view: View, noise: Float[Tensor, "env agent noise"]) -> Int[Tensor, "env agent"]:
-    """Actions of all cooks, from `view.whole`. `noise` needs two numbers: they break ties and blockades.
-
-    Raises:
-        EnvError: the view has no `whole`.
-    """
-    if view.whole is None:
-        raise EnvError("cook: it plans on the full state, but view.whole is None. Pass whole=env.whole(state).")
-    state = env.unpack(view.whole)
-    board = env.board(view.whole.device)
+def plan(
+    rows: tuple[str, ...],
+    board: Board,
+    state: State,
+    useful: Bool[Tensor, "env agent"],
+    cook_time: int,
+    noise: Float[Tensor, "env agent noise"],
+) -> Int[Tensor, "env agent"]:
+    """Everyone's next action. `useful`: an interact would do something; `rows`: the floor plan that `board` is of."""
     node = board.place[state.cell] * 4 + state.facing
     after = torch.cat([node.unsqueeze(-1), board.after[node]], dim=-1)  # [env, agent, 5]: staying, four moves
-    ways = _ways(env, board, state.cell, after)  # [env, agent, 5, bench]
-    cost = _target_costs(env, board, state.hands, state.things, node, ways[:, :, 0])
+    ways = _ways(rows, board, state.cell, after)  # [env, agent, 5, bench]
+    cost = _target_costs(board, state, cook_time, ways[:, :, 0])
     target = cost.argmin(dim=-1)  # [env, agent]
     has_target = cost.amin(dim=-1) < NEVER
 
     presses = ways.gather(-1, target[..., None, None].expand(-1, -1, 5, 1)).squeeze(-1)  # [env, agent, 5]
     around = board.ahead[state.cell]  # [env, agent, facing]
     taken = (around.unsqueeze(-1) == state.cell[:, None, None]).any(dim=-1)
-    floor = (board.tile[around] == 0) & ~taken
     now, then = presses[..., 0], presses[..., 1:].masked_fill(taken, NEVER)
-    shuffled = (noise[..., :1] + torch.arange(4, device=noise.device) / 4).frac()
-    best = (then + 0.9 * shuffled).argmin(dim=-1)
-    onward = then.amin(dim=-1) < now
+    onward = has_target & (then.amin(dim=-1) < now)
+    order = (noise[..., :1] + torch.arange(4, device=noise.device) / 4).frac()  # breaks ties between the four moves
+    toward = (then + 0.9 * order).argmin(dim=-1)
 
-    front = board.ahead[state.cell, state.facing]
-    rows = torch.arange(len(front), device=front.device)[:, None]
-    useful = env.effects(state.hands, state.things[rows, front], board.tile[front]).any(dim=-1)
-    arrived = has_target & (board.bench[target] == front)
-    aside = torch.where(floor, shuffled, -1.0).argmax(dim=-1)
     crowded = _crowded(board, state.cell)
-    idle = ~has_target | ~onward
-    actions = torch.where(idle & crowded & floor.any(dim=-1) & (noise[..., 1] < 0.4), aside, STAY)
     doubt = torch.where(_dithers(state.last_actions), 0.5, torch.where(crowded, 0.05, 0.0))
     hesitates = noise[..., 1] > 1 - doubt  # or two cooks would give way to each other for ever
-    actions = torch.where(has_target & onward & ~hesitates, best, actions)
-    return torch.where(arrived, torch.where(useful, INTERACT, STAY), actions)
+    free = (board.tile[around] == FLOOR) & ~taken
+    gives_way = crowded & free.any(dim=-1) & (noise[..., 1] < 0.4)
+    aside = torch.where(free, order, -1.0).argmax(dim=-1)
+
+    arrived = has_target & (board.bench[target] == board.ahead[state.cell, state.facing])
+    walk = torch.where(onward & ~hesitates, toward, torch.where(~onward & gives_way, aside, STAY))
+    return torch.where(arrived, torch.where(useful, INTERACT, STAY), walk)
 
 
 def _dithers(last: Int[Tensor, "env agent past"]) -> Bool[Tensor, "env agent"]:
@@ -87,14 +81,14 @@ def _dithers(last: Int[Tensor, "env agent past"]) -> Bool[Tensor, "env agent"]:
 
 
 def _ways(
-    env: Kitchen, board: Board, cell: Int[Tensor, "env agent"], after: Int[Tensor, "env agent 5"]
+    rows: tuple[str, ...], board: Board, cell: Int[Tensor, "env agent"], after: Int[Tensor, "env agent 5"]
 ) -> Int[Tensor, "env agent 5 bench"]:
     """Presses to each bench around the other cooks where they stand, or past them at the cost of DETOUR."""
     plain = board.distance[after].long()
     cooks = cell.shape[1]
     if cooks == 1:
-        return plain
-    blocked = _blocked_distances(rows_of(env.layout, env.grid), cell.device)
+        return plain.masked_fill(plain == FAR, NEVER)
+    blocked = _blocked_distances(rows, cell.device)
     me = torch.arange(cooks, device=cell.device)[:, None]
     others = (me + torch.arange(1, cooks, device=cell.device)) % cooks
     obstacle = board.place[cell][:, others]  # [env, me, other]
@@ -124,19 +118,14 @@ def _crowded(board: Board, cell: Int[Tensor, "env agent"]) -> Bool[Tensor, "env 
 
 
 def _target_costs(
-    env: Kitchen,
-    board: Board,
-    hands: Int[Tensor, "env agent 3"],
-    things: Int[Tensor, "env cell 3"],
-    node: Int[Tensor, "env agent"],
-    way: Int[Tensor, "env agent bench"],
+    board: Board, state: State, cook_time: int, way: Int[Tensor, "env agent bench"]
 ) -> Int[Tensor, "env agent bench"]:
     """What it costs each cook to turn to each bench next, in presses; NEVER where it has no business there."""
-    holds = hands[..., 0]
+    holds = state.hands[..., 0]
     tile = board.tile[board.bench]
-    kind, onions, ticks = things[:, board.bench].long().unbind(dim=-1)
+    kind, onions, ticks = state.things[:, board.bench].long().unbind(dim=-1)
     counter, pot = tile == COUNTER, tile == POT
-    reach = board.distance[node] < FAR  # [env, agent, bench]
+    reach = way < NEVER  # [env, agent, bench]
     can_pot, can_serve = (reach & pot).any(dim=-1), (reach & (tile == SERVING)).any(dim=-1)
 
     free = counter & (kind == NOTHING)
@@ -151,7 +140,7 @@ def _target_costs(
     fillable = waits & (onions < 3)
     to_light = waits & (onions == 3)  # only under current rules does one last
     hot = pot & ((ticks > 0) | (onions == 3))
-    left = (env.cook_time - ticks).clamp(min=0)
+    left = (cook_time - ticks).clamp(min=0)
 
     def held(what: int) -> Int[Tensor, "env 1"]:
         """How many of the cooks who can reach a pot hold it."""

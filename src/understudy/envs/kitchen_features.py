@@ -11,16 +11,11 @@ from torch import Tensor
 
 from understudy.envs.kitchen_board import (
     ACTIONS,
-    COUNTER,
     DISH,
-    DISHES,
     FAR,
     FLOOR,
     NOTHING,
     ONION,
-    ONIONS,
-    POT,
-    SERVING,
     SOUP,
     Board,
     State,
@@ -76,10 +71,10 @@ def observe(
             one_hot(state.last_actions, 7)[..., :6].flatten(2),
             one_hot(board.tile[front], 6),
             _kinds(state.things[rows, front]),
-            (front.unsqueeze(-1) == state.cell.unsqueeze(1)).any(dim=-1, keepdim=True),
-            effects,
-            walkable & ~taken,
-            walkable & taken,
+            (front.unsqueeze(-1) == state.cell.unsqueeze(1)).any(dim=-1, keepdim=True).float(),
+            effects.float(),
+            (walkable & ~taken).float(),
+            (walkable & taken).float(),
             _nearness(now).flatten(2),
             (now - then).sign().flatten(2),
         ],
@@ -87,10 +82,10 @@ def observe(
     )
     me = torch.arange(cooks, device=block.device)[:, None]
     others = (me + torch.arange(1, cooks, device=block.device)) % cooks  # [me, other]
-    xy = torch.stack([state.cell % board.width, state.cell // board.width], dim=-1).float()
-    offset = xy[:, others] - xy.unsqueeze(2)
-    near = 1 / (1 + offset.abs().sum(dim=-1, keepdim=True))
-    scale = offset.new_tensor([board.width - 1, board.height - 1])
+    x, y = state.cell % board.width, state.cell // board.width
+    right, down = x[:, others] - x.unsqueeze(2), y[:, others] - y.unsqueeze(2)  # [env, me, other]
+    near = 1 / (1 + right.abs() + down.abs())
+    offset = torch.stack([right / (board.width - 1), down / (board.height - 1), near], dim=-1)
 
     _, onions, ticks = state.things[:, board.pots].unbind(dim=-1)
     cooked = (ticks / cook_time).clamp(max=1)
@@ -98,40 +93,38 @@ def observe(
     pots = torch.cat([one_hot(onions.long(), 4)[..., 1:], stage], dim=-1)
     shared = torch.cat([pots.flatten(1), _kinds(state.things[:, board.counters]).flatten(1)], dim=-1)
 
-    parts = [block, block[:, others].flatten(2), torch.cat([offset / scale, near], dim=-1).flatten(2)]
+    parts = [block, block[:, others].flatten(2), offset.flatten(2)]
     return torch.cat([*parts, shared.unsqueeze(1).expand(-1, cooks, -1)], dim=-1)
 
 
 def target_presses(
     board: Board, node: Int[Tensor, "env agent"], things: Int[Tensor, "env cell 3"], cook_time: int, can_light: bool
-) -> Int[Tensor, "env agent 5 target"]:
+) -> Float[Tensor, "env agent 5 target"]:
     """Fewest presses until a target of each kind is faced, FAR where there is none: now, and after each of the four
     moves. Other cooks are not in the way.
     """
     here = torch.cat([node.unsqueeze(-1), board.after[node]], dim=-1)  # [env, agent, 5]
-    distance = board.distance[here]  # [env, agent, 5, bench]
-    tile = board.tile[board.bench]
-    kind, onions, ticks = things[:, board.bench].unbind(dim=-1)
-    waits = (tile == POT) & (ticks == 0)
-    counter = tile == COUNTER
-    is_target = torch.stack(
+    _, onions, ticks = things[:, board.pots].unbind(dim=-1)
+    waits = ticks == 0
+    light = waits & (onions > 0) & can_light
+    pots = torch.stack([waits & (onions < 3), light, ~waits & (ticks < cook_time), ticks >= cook_time], dim=1)
+    lies = things[:, board.counters, 0]
+    counters = torch.stack([lies == kind for kind in (NOTHING, ONION, DISH, SOUP)], dim=1)
+    return torch.cat(
         [
-            (tile == ONIONS).expand(kind.shape),
-            (tile == DISHES).expand(kind.shape),
-            (tile == SERVING).expand(kind.shape),
-            waits & (onions < 3),
-            waits & (onions > 0) & can_light,
-            (tile == POT) & (ticks > 0) & (ticks < cook_time),
-            (tile == POT) & (ticks >= cook_time),
-            counter & (kind == NOTHING),
-            counter & (kind == ONION),
-            counter & (kind == DISH),
-            counter & (kind == SOUP),
+            board.to_sources[here],
+            _nearest(board.to_pots[here], pots),
+            _nearest(board.to_counters[here], counters),
         ],
-        dim=1,
+        dim=-1,
     )
-    distance = distance.unsqueeze(-2).masked_fill(~is_target[:, None, None], FAR)  # [env, agent, 5, target, bench]
-    return distance.amin(dim=-1)
+
+
+def _nearest(
+    distance: Float[Tensor, "env agent 5 bench"], is_target: Bool[Tensor, "env kind bench"]
+) -> Float[Tensor, "env agent 5 kind"]:
+    far = (~is_target).float() * FAR
+    return torch.maximum(distance.unsqueeze(-2), far[:, None, None]).amin(dim=-1)
 
 
 def _kinds(things: Int[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
@@ -139,6 +132,6 @@ def _kinds(things: Int[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
     return one_hot(things[..., 0].long(), 4)[..., 1:]
 
 
-def _nearness(presses: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+def _nearness(presses: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """1 when faced, 1/2 one press away, ... 0 when there is none."""
-    return (1 / (1 + presses.float())).masked_fill(presses == FAR, 0)
+    return (1 / (1 + presses)).masked_fill(presses == FAR, 0)
