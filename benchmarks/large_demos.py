@@ -2,7 +2,7 @@
 
     python benchmarks/large_demos.py --folder FOLDER [--gigabytes 4]
 
-Writes a set of random recordings (three agents, 18 numbers seen, 5 moves, 100 steps an episode), sends it out of the
+Writes a set of random recordings (three agents, 18 numbers seen, 5 moves, 1000 steps an episode), sends it out of the
 system's cache, and lets two processes take turns at drawing batches and at training: one has the set memory-mapped
 under a cap of 400 MB, the other a tenth of it in memory. Prints one JSON line.
 
@@ -29,7 +29,7 @@ from understudy.core.types import Discrete, EnvSpec
 from understudy.demos import Demos, Episode, store
 
 SPEC = EnvSpec(agents=3, obs=18, action=Discrete(5))
-STEPS = 100
+STEPS = 1000
 CAP = 400 * 10**6
 SIZE = 4096  # joint steps in a batch
 

@@ -23,6 +23,7 @@ from understudy.core.types import Continuous, Discrete, EnvSpec, MultiDiscrete, 
 from understudy.demos import About, Demos, Episode, formats
 from understudy.demos.formats import minari, npz, overcooked, pettingzoo, tables, trajectories
 from understudy.demos.formats.tables import Columns, from_table
+from understudy.recordings import COOKING
 
 ACTIONS = {
     "discrete": Discrete(5),
@@ -125,7 +126,33 @@ def test_a_round_trip_gives_the_same_bits(there_and_back, kind, full, tmp_path):
     assert_same(there_and_back(demos, tmp_path), demos)
 
 
+@pytest.mark.parametrize("there_and_back", ROUND)
+def test_agents_of_different_sizes_and_odd_widths_come_back_as_they_were(there_and_back, tmp_path):
+    sizes = {"obs_sizes": (1, 3), "action_sizes": (2, 1)}
+    spec = EnvSpec(agents=2, obs=4, action=Continuous(2, -1.0, 1.0), **sizes)  # wider than it need be
+    obs = torch.arange(1.0, 13.0, dtype=torch.float64).reshape(3, 1, 4).repeat(1, 2, 1) / 3
+    obs *= torch.tensor([[1, 0, 0, 0], [1, 1, 1, 0]])
+    actions = torch.tensor([[[0.1, -0.2], [0.3, 0]]] * 2, dtype=torch.float64)
+    demos = Demos.from_episodes(spec, [Episode(obs, actions, rewards=torch.ones(2, 2, dtype=torch.float64))])
+    assert demos[0].obs.dtype == torch.float64
+    assert_same(there_and_back(demos, tmp_path), demos)
+    pictures = EnvSpec(agents=2, obs=4, action=Discrete(2))
+    bytes_ = torch.arange(24, dtype=torch.uint8).reshape(3, 2, 4) * 10
+    demos = Demos.from_episodes(pictures, [Episode(bytes_, torch.ones(2, 2, dtype=torch.long))])
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    assert_same(there_and_back(demos, folder), demos)
+
+
 # ---- Minari
+
+
+def test_numbers_beyond_an_agents_own_width_are_not_lost_but_refused(tmp_path):
+    spec = EnvSpec(agents=2, obs=2, action=Discrete(2), obs_sizes=(1, 2))
+    demos = Demos.from_episodes(spec, [Episode(torch.ones(2, 2, 2), torch.ones(1, 2, dtype=torch.long))])
+    with pytest.raises(DemosError, match="episode 0: obs of agent_0 has numbers beyond its 1"):
+        minari.write_minari(demos, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_we_write_minari_loads(tmp_path):
@@ -562,6 +589,24 @@ def test_a_game_of_turns_has_one_agent_a_step_and_its_masks():
     assert not episode.truncated
 
 
+def test_who_leaves_a_game_of_turns_has_no_more_turns():
+    conversions = pytest.importorskip("pettingzoo.utils.conversions")
+    tag = Tag()
+    tag.metadata, tag.render_mode, tag.unwrapped = {}, None, tag
+    env = pettingzoo.RecordingAEC(conversions.parallel_to_aec_wrapper(tag))
+    env.reset()
+    for _ in env.agent_iter():
+        _, _, terminated, truncated, _ = env.last()
+        env.step(None if terminated or truncated else 1)
+    (episode,) = env.demos()
+    turns = episode.present[:-1].int().argmax(1)
+    assert (episode.present[:-1].sum(1) == 1).all()
+    assert turns.tolist() == [0, 1, 0, 1, 0, 1, 2, 1, 2, 1, 2]  # c is there from the third round, a until it
+    assert episode.labels["agent_terminated"].nonzero().tolist() == [[6, 0]]
+    assert episode.labels["agent_truncated"].nonzero().tolist() == [[10, 1], [10, 2]]
+    assert episode.truncated
+
+
 # ---- lists of trajectories
 
 
@@ -596,8 +641,8 @@ def eyes(trial: overcooked.Trial) -> dict:
 SPEC = EnvSpec(agents=2, obs=2, action=Discrete(6), dt=0.15)
 
 
-def test_all_recordings_of_cooking_are_read(data_folder):
-    trials = overcooked.read_trials(data_folder / "overcooked_human")
+def test_all_recordings_of_cooking_are_read():
+    trials = overcooked.read_trials(COOKING)
     assert len(trials) == 76
     for split, count, steps in (("train", 39, 46_729), ("test", 37, 44_373)):
         of_split = [trial for trial in trials if trial.info["split"] == split]
@@ -610,25 +655,24 @@ def test_all_recordings_of_cooking_are_read(data_folder):
         assert there[trial.positions[..., 1], trial.positions[..., 0]].all()
 
 
-def test_recordings_of_cooking_become_demos(data_folder):
-    folder = data_folder / "overcooked_human"
-    demos = overcooked.read_overcooked(folder, SPEC, eyes, layout="cramped_room", split="train")
-    trials = overcooked.read_trials(folder, "cramped_room", "train")
+def test_recordings_of_cooking_become_demos():
+    demos = overcooked.read_overcooked(COOKING, SPEC, eyes, layout="cramped_room", split="train")
+    trials = overcooked.read_trials(COOKING, "cramped_room", "train")
     assert demos.steps == sum(len(trial.actions) - 1 for trial in trials)  # the last one's end is not recorded
     assert demos.infos[0]["layout"] == "cramped_room"
     played_on = overcooked.read_overcooked(
-        folder, SPEC, lambda t: {"obs": torch.cat([eyes(t)["obs"], torch.zeros(1, 2, 2)])}, "cramped_room", "train"
+        COOKING, SPEC, lambda t: {"obs": torch.cat([eyes(t)["obs"], torch.zeros(1, 2, 2)])}, "cramped_room", "train"
     )
     assert played_on.steps == sum(len(trial.actions) for trial in trials)
     assert played_on.returns()[:, 0].tolist() == [trial.info["score"] for trial in trials]
     with pytest.raises(DemosError, match="featurise gave 1 moments"):
-        overcooked.read_overcooked(folder, SPEC, lambda t: {"obs": torch.zeros(1, 2, 2)}, "cramped_room")
+        overcooked.read_overcooked(COOKING, SPEC, lambda t: {"obs": torch.zeros(1, 2, 2)}, "cramped_room")
     with pytest.raises(DemosError, match=r"layout 'cramped_rom'. Did you mean `cramped_room`"):
-        overcooked.read_trials(folder, "cramped_rom")
+        overcooked.read_trials(COOKING, "cramped_rom")
 
 
-def test_recordings_of_cooking_go_there_and_back(data_folder, tmp_path):
-    trials = overcooked.read_trials(data_folder / "overcooked_human")
+def test_recordings_of_cooking_go_there_and_back(tmp_path):
+    trials = overcooked.read_trials(COOKING)
     overcooked.write_trials(trials, tmp_path)
     for ours, theirs in zip(overcooked.read_trials(tmp_path), trials, strict=True):
         assert (ours.name, ours.grid, ours.info) == (theirs.name, theirs.grid, theirs.info)
@@ -674,6 +718,30 @@ def test_trajectories_of_the_game_itself_are_read(old, soup, tmp_path):
         overcooked.read_json(path)
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("ep_rewards", [[0]], "2 states, 2 actions and 1 rewards"),
+        ("ep_actions", [[[[0, 1], [2, 2]], [[0, 0], "interact"]]], "KeyError"),
+        ("ep_observations", [], "0 episodes of states, but 1 of `ep_actions`"),
+        ("mdp_params", [{"layout_name": "x", "terrain": ["X"], "start_player_positions": [[5, 5]]}], "IndexError"),
+    ],
+)
+def test_a_bad_trajectory_of_the_game_is_refused(part, value, message, tmp_path):
+    (tmp_path / "play.json").write_text(json.dumps(cooking() | {part: value}))
+    with pytest.raises(DemosError, match=message):
+        overcooked.read_json(tmp_path / "play.json")
+
+
+def test_a_trial_beyond_its_codes_is_refused():
+    place = torch.zeros(2, 2, dtype=torch.long)
+    parts = {"positions": torch.ones(2, 2, 2, dtype=torch.long), "facing": place, "held": place, "actions": place}
+    parts |= {"objects": torch.zeros(2, 0, 5, dtype=torch.long), "rewards": torch.zeros(2)}
+    assert overcooked.Trial("t", ("XX",), **parts).info == {}
+    with pytest.raises(DemosError, match="t: held must be from 0 to 4, got 0 to 5"):
+        overcooked.Trial("t", ("XX",), **parts | {"held": place + torch.tensor([0, 5])})
+
+
 # ---- the door
 
 
@@ -681,7 +749,7 @@ def test_every_format_converts_into_every_other(tmp_path):
     demos = made_up("multi_discrete")
     source = tmp_path / "start.npz"
     formats.write(demos, source)
-    for target in ("a.csv", "b.parquet", "c/main_data.hdf5", "d.npz"):
+    for target in ("a.csv", "b.parquet", "c/main_data.hdf5", "d", "e.npz"):
         formats.convert(source, tmp_path / target)
         source = tmp_path / target
         assert_same(formats.read(source), demos)
@@ -695,7 +763,8 @@ def test_every_format_converts_into_every_other(tmp_path):
         ("play.csv", "there is no such file"),
         ("play", "there is no such folder"),
         (".", "the folder holds neither"),
-        ("play.json", "use `read_overcooked`"),
+        ("play.json", "`read_overcooked`"),
+        ("play.h5", "a Minari data set is a folder with main_data.hdf5"),
     ],
 )
 def test_the_door_says_what_it_does_not_know(path, message, tmp_path):

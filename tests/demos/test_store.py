@@ -136,9 +136,18 @@ def test_a_mask_that_the_set_has_is_filled_in_and_means_all(tmp_path):
     assert Demos.load(tmp_path / "set")[1].legal.all()
 
 
+def test_writing_to_a_mapped_tensor_changes_no_file(tmp_path):
+    made = demos([3, 4])
+    made.save(tmp_path / "set")
+    Demos.load(tmp_path / "set", memory=0)[0].obs.zero_()
+    assert Demos.load(tmp_path / "set").fingerprint() == made.fingerprint()
+
+
 def test_a_folder_without_a_set_and_a_later_version_are_named(tmp_path):
-    with pytest.raises(DemosError, match="no demos here"):
-        Demos.load(tmp_path)
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file", tmp_path / "nowhere"):
+        with pytest.raises(DemosError, match="no demos here"):
+            Demos.load(path)
     demos([3]).save(tmp_path / "set")
     index = tmp_path / "set" / store.INDEX
     index.write_text(index.read_text().replace('"schema": 1', '"schema": 2'))

@@ -12,7 +12,7 @@ past was cut off are left out of the loss (`burn_in`; Kapturowski et al. 2019, R
 """
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -38,7 +38,6 @@ class Config:
     limit: int = 20_000  # gradient steps in all, at most
     rate: float = 1e-3
     weight_decay: float = 1e-4
-    dropout: float = 0.0  # share of the observed features that are hidden from the learner in a minibatch
     held_out: float = 0.1  # share of the episodes that decides when to stop; 0: never stop early
     patience: int = 10  # looks at them without a better likelihood before it stops (a look a pass, or an update)
     by_return: float = 0.0  # weigh episodes by exp(by_return * standardised return); 0: by their own weights alone
@@ -126,18 +125,18 @@ def result(state: State) -> AgentPolicy:
 
 def clone_loss(policy: AgentPolicy, part: Segment, config: Config, generator: torch.Generator) -> Float[Tensor, ""]:
     """Mean of -log pi over agents and steps that count, in nats. `part` has axes [env, time, agent, ...]."""
-    view = part.view
-    if config.dropout:
-        hidden = torch.rand(view.obs.shape, generator=generator, device=generator.device) < config.dropout
-        view = replace(view, obs=torch.where(hidden, policy.normaliser.mean, view.obs))
-    log_prob = policy.log_prob(view, part.actions, starts=part.starts)
+    params, _ = policy.of_members(part.view, part.actions, starts=part.starts, chance=generator)
+    members, legal = len(params), part.view.legal
+    actions = part.actions.expand(members, *part.actions.shape)
+    legal = None if legal is None else legal.expand(members, *legal.shape)
+    log_prob = policy.head.log_prob(params, actions, legal).mean(dim=0)  # each member learns by itself
     weight = torch.ones_like(log_prob)
     if part.valid is not None:
         weight = weight * part.valid.unsqueeze(-1)
     if part.weight is not None:
         weight = weight * part.weight.unsqueeze(-1)
-    if view.present is not None:
-        weight = weight * view.present
+    if part.view.present is not None:
+        weight = weight * part.view.present
     if config.has_past and part.starts is not None:
         begun = part.starts[:, :1, None]  # the episode begins with this window: its past is all there
         late = torch.arange(weight.shape[1], device=weight.device)[:, None] >= config.burn_in

@@ -8,6 +8,7 @@ one `index_select` a column: agents of one moment share a row and cannot come ap
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from understudy.core.errors import DemosError
 from understudy.core.random import generator
-from understudy.core.tree import tree_cat, tree_map
+from understudy.core.tree import tree_cat, tree_map, tree_take
 from understudy.core.types import EnvSpec, Segment, View, to_device
 from understudy.demos.episode import About, Episode, Info, findings, refuse
 from understudy.demos.order import CHUNK_BYTES, Order, first_windows, window_counts, windows
@@ -84,7 +85,9 @@ class Demos:
         self._table = table
         rows = torch.tensor([0, *(len(b["obs"]) for b in blocks)], dtype=torch.long)
         self._starts: Int[Tensor, "block+1"] = rows.cumsum(0)
-        self._counts: dict[int, Int[Tensor, "episode"]] = {}  # by window; these only remember what is a function
+        self._counts: dict[
+            int, tuple[Int[Tensor, "episode"], int]
+        ] = {}  # by window; these only remember what is a function
         self._orders: dict[tuple[int, int, int], Order] = {}  # by seed, epoch, window
         self._firsts: dict[tuple[int, int, int], Int[Tensor, "episode"]] = {}
         self._buffers: dict[tuple[int, int, int, int], _Buffer] = {}  # and by number
@@ -237,7 +240,7 @@ class Demos:
             raise DemosError(f"size, window: got {size} and {window}; both must be 1 or more.")
         if not len(self):
             raise DemosError("there is no episode in this set, so nothing to learn from.")
-        return -(-int(self._windows(window).sum()) // size)
+        return -(-self._windows(window)[1] // size)
 
     def batch(
         self, position: int, size: int, seed: int, window: int = 1, device: torch.device | str | None = None
@@ -264,13 +267,12 @@ class Demos:
         order = self._order(seed, epoch, window)
         each = -(-order.items // batches)
         start, stop = number * each, min((number + 1) * each, order.items)
-        bounds = order.bounds
         pieces = []
-        for b in range(len(bounds) - 1):
-            low, high = max(start, bounds[b]), min(stop, bounds[b + 1])
-            if low < high:
-                buffer = self._buffer(seed, epoch, window, b)
-                pieces.append(buffer.segment(slice(low - bounds[b], high - bounds[b]), window))
+        while start < stop:
+            b = bisect_right(order.bounds, start) - 1
+            low, high = order.bounds[b], min(stop, order.bounds[b + 1])
+            pieces.append(self._buffer(seed, epoch, window, b).segment(slice(start - low, high - low), window))
+            start = high
         batch = pieces[0] if len(pieces) == 1 else tree_cat(pieces)
         return batch if device is None else to_device(batch, device)
 
@@ -279,9 +281,14 @@ class Demos:
 
         `valid` is false on the padding, `starts` true at the first step of each.
         """
-        index = torch.tensor(list(range(len(self)) if indices is None else indices), dtype=torch.long) % len(self)
-        lengths = self._table.lengths[index]
-        return self._fetch(index, torch.zeros_like(index), lengths).segment(slice(None), int(lengths.max()), time=True)
+        chosen = self if indices is None else self.select(indices)
+        if not len(chosen):
+            raise DemosError("there is no episode to set side by side.")
+        lengths = chosen.lengths
+        buffer = chosen._fetch(torch.arange(len(chosen)), torch.zeros_like(lengths), lengths)
+        device = buffer.columns["obs"].device
+        buffer = replace(buffer, items=to_device(buffer.items, device))
+        return buffer.segment(slice(None), int(lengths.max()), time=True)
 
     def fingerprint(self) -> str:
         """SHA-256 of what is recorded: the spec and every episode in order, however the set is cut into files."""
@@ -315,14 +322,19 @@ class Demos:
         first -= int(self._starts[block])
         return {k: v[first : first + moments] for k, v in self._blocks[block].items()}
 
-    def _windows(self, window: int) -> Int[Tensor, "episode"]:
-        return _remembered(self._counts, window, lambda: window_counts(self._table.lengths, window))
+    def _windows(self, window: int) -> tuple[Int[Tensor, "episode"], int]:
+        """Items of each episode, and of all."""
+
+        def made() -> tuple[Tensor, int]:
+            counts = window_counts(self._table.lengths, window)
+            return counts, int(counts.sum())
+
+        return _remembered(self._counts, window, made)
 
     def _order(self, seed: int, epoch: int, window: int) -> Order:
         def made() -> Order:
             row = sum(v[0].numel() * v.element_size() for v in self._blocks[0].values())
-            items = int(self._windows(window).sum())
-            return Order(items, max(1, CHUNK_BYTES // (row * window)), seed, epoch)
+            return Order(self._windows(window)[1], max(1, CHUNK_BYTES // (row * window)), seed, epoch)
 
         return _remembered(self._orders, (seed, epoch, window), made)
 
@@ -330,12 +342,12 @@ class Demos:
         """One buffer of the stream, in the order in which it is taken."""
 
         def made() -> _Buffer:
-            lengths = self._table.lengths
-            items, order = self._order(seed, epoch, window).buffer(number)
-            key = (seed, epoch, window)
+            lengths, key = self._table.lengths, (seed, epoch, window)
+            lying, turns = self._order(*key).buffer(number)
             firsts = _remembered(self._firsts, key, lambda: first_windows(lengths, window, seed, epoch))
-            fetched = self._fetch(*windows(items, self._windows(window), firsts, lengths, window))
-            return fetched.reordered(order)
+            fetched = self._fetch(*windows(lying, self._windows(window)[0], firsts, lengths, window))
+            device = fetched.columns["obs"].device
+            return replace(fetched, items=tree_map(lambda x: x[turns].to(device), fetched.items))
 
         kept = KEPT if len(self._blocks) == 1 else KEPT_COPIES
         return _remembered(self._buffers, (seed, epoch, window, number), made, kept)
@@ -344,9 +356,19 @@ class Demos:
         self, episode: Int[Tensor, "item"], start: Int[Tensor, "item"], length: Int[Tensor, "item"]
     ) -> "_Buffer":
         """A buffer of items. One block is left where it lies; of several, the rows that are needed are copied."""
-        rows = self._table.first[episode] + start
+        table = self._table
+        rows = table.first[episode] + start
+        items = _Items(
+            rows=rows,
+            start=start,
+            length=length,
+            left=table.lengths[episode] - start,
+            terminated=table.terminated[episode],
+            truncated=table.truncated[episode],
+            weight=table.weights[episode].float(),
+        )
         if len(self._blocks) == 1:
-            return _Buffer(self._blocks[0], self._table, rows, episode, start, length)
+            return _Buffer(self._blocks[0], items)
         follows = torch.cat([rows[1:] == rows[:-1] + length[:-1], torch.tensor([False])])
         kept = length + (~follows).long()  # a run of neighbours shares its moments and ends with one more
         local = kept.cumsum(0) - kept
@@ -361,7 +383,7 @@ class Demos:
             for name, column in columns.items():
                 torch.index_select(self._blocks[b][name], 0, index, out=column[here])
             place += count
-        return _Buffer(columns, self._table, local, episode, start, length)
+        return _Buffer(columns, replace(items, rows=local))
 
 
 def _remembered(cache: dict[Key, Made], key: Key, make: Callable[[], Made], kept: int = KEPT) -> Made:
@@ -374,41 +396,39 @@ def _remembered(cache: dict[Key, Made], key: Key, make: Callable[[], Made], kept
 
 
 @dataclass(frozen=True)
+class _Items:
+    """Steps, or windows of steps: all that a batch wants to know of them."""
+
+    rows: Int[Tensor, "*item"]  # of the first step
+    start: Int[Tensor, "*item"]  # steps before it in its episode
+    length: Int[Tensor, "*item"]
+    left: Int[Tensor, "*item"]  # steps from it to the episode's end
+    terminated: Bool[Tensor, "*item"]
+    truncated: Bool[Tensor, "*item"]
+    weight: Float[Tensor, "*item"]
+
+
+@dataclass(frozen=True)
 class _Buffer:
-    """Items to cut batches from: rows of `columns`, and where in its episode each begins."""
+    """Items to cut batches from, and the columns that their rows are rows of."""
 
     columns: Columns
-    table: Table
-    rows: Int[Tensor, "item"]
-    episode: Int[Tensor, "item"]
-    start: Int[Tensor, "item"]
-    length: Int[Tensor, "item"]
-
-    def reordered(self, order: Int[Tensor, "item"]) -> "_Buffer":
-        return replace(
-            self,
-            rows=self.rows[order],
-            episode=self.episode[order],
-            start=self.start[order],
-            length=self.length[order],
-        )
+    items: _Items
 
     def segment(self, items: slice, window: int, *, time: bool = False) -> Segment:
         """The Segment of some items; with a time axis if `window` is more than 1, or if `time` asks for it."""
-        rows, step, episode = self.rows[items], self.start[items], self.episode[items]
-        valid = None
+        these = tree_take(self.items, items)
+        rows, valid = these.rows, None
+        after = torch.zeros((), dtype=torch.long, device=rows.device)
         if window > 1 or time:
-            after = torch.arange(window)
-            length = self.length[items].unsqueeze(-1)
-            valid = after < length
-            within = torch.minimum(after, length - 1)  # the last step repeated: finite and legal, and masked by `valid`
-            rows, step, episode = rows.unsqueeze(-1) + within, step.unsqueeze(-1) + after, episode.unsqueeze(-1)
-        last = step == self.table.lengths[episode] - 1
+            these = tree_map(lambda x: x.unsqueeze(-1), these)
+            after = torch.arange(window, device=rows.device)
+            valid = after < these.length
+            rows = these.rows + torch.minimum(after, these.length - 1)  # padding: finite and legal, `valid` masks it
+        first, last = these.start + after == 0, these.left == after + 1
         if valid is not None:
-            last &= valid
+            last = last & valid
         columns = self.columns
-        device = columns["obs"].device
-        rows = rows.to(device)
 
         def take(column: Tensor, index: Tensor) -> Tensor:
             return column.index_select(0, index.flatten()).unflatten(0, index.shape)
@@ -417,20 +437,17 @@ class _Buffer:
             seen = {k: take(columns[k], index) for k in MOMENTS[:-1] if k in columns}
             return View(**{k: v.float() if v.dtype == torch.uint8 else v for k, v in seen.items()})
 
-        flags = {
-            "terminated": last & self.table.terminated[episode],
-            "truncated": last & self.table.truncated[episode],
-            "starts": step == 0,
-            "weight": self.table.weights[episode].float().expand(step.shape),
-        }
         return Segment(
             view=view(rows),
             actions=take(columns["actions"], rows),
             rewards=take(columns["rewards"], rows) if "rewards" in columns else None,
+            terminated=last & these.terminated,
+            truncated=last & these.truncated,
             next_view=view(rows + 1),
-            valid=None if valid is None else valid.to(device),
+            starts=first,
+            valid=valid,
+            weight=these.weight.expand(rows.shape),
             labels={k.removeprefix(LABEL): take(v, rows) for k, v in columns.items() if k.startswith(LABEL)},
-            **{k: v.to(device) for k, v in flags.items()},
         )
 
 

@@ -195,8 +195,8 @@ def read_index(folder: Path) -> Index:
     path = folder / INDEX
     try:
         text = path.read_bytes()
-    except FileNotFoundError:
-        raise DemosError(f"{folder}: no demos here; a set is a folder with an {INDEX}.") from None
+    except OSError as error:
+        raise DemosError(f"{folder}: no demos here; a set is a folder with an {INDEX} ({error.strerror}).") from None
     data, sound = parse_index(text, path)
     if not sound:
         raise DemosError(f"{path}: its checksum does not fit, so it was changed or damaged. {MEND}")

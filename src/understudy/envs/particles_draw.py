@@ -22,9 +22,9 @@ def draw(
     message: Float[Tensor, "agent word"],
     goal: list[int],
 ) -> Scene:
-    """Landmarks, the widest lowest, rings around goals, agents with a stroke where they are heading, words above them.
+    """Bodies, the smaller over the larger, rings around goals, strokes where agents are heading, words above them.
 
-    The square is where bodies start, [-1, 1]^2. Letters in a terminal: an agent's number, `o` for landmarks.
+    The square is where bodies start, [-1, 1]^2. In a terminal agents show as their number, landmarks as `o`.
     """
     at, heading, places = position.tolist(), velocity.tolist(), landmark.tolist()
     shapes = [
@@ -32,18 +32,20 @@ def draw(
         Shape("rect", ((-1.0, -1.0), (1.0, 1.0)), colour=FLOOR),
         Shape("line", ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0)), 0.008, LINE),
     ]
-    radius, colour = world.radius[world.agents :], world.colour[world.agents :]
-    for k in sorted(range(len(places)), key=lambda k: -radius[k]):
-        shapes.append(Shape("circle", (_point(places[k]),), radius[k], colour[k], "o"))
-    for k, which in enumerate(goal):
-        shapes.append(_ring(places[which], radius[which] + 0.03 + 0.025 * k, RINGS[k % len(RINGS)]))
-    for i, (x, y) in enumerate(at):
-        r, (u, v) = world.radius[i], heading[i]
-        shapes.append(Shape("circle", ((x, y),), r, INK, str(i % 10)))
-        shapes.append(Shape("circle", ((x, y),), r - 0.012, world.colour[i], str(i % 10)))
+    bodies = [*range(world.agents, world.bodies), *range(world.agents)]  # of equal ones the agent is on top
+    for k in sorted(bodies, key=lambda k: -world.radius[k]):
+        x, y = (at + places)[k]
+        letter, inside = "o", world.radius[k]
+        if k < world.agents:
+            letter, inside = str(k % 10), world.radius[k] - 0.012
+            shapes.append(Shape("circle", ((x, y),), world.radius[k], INK, letter))
+        shapes.append(Shape("circle", ((x, y),), inside, world.colour[k], letter))
+    for (x, y), (u, v) in zip(at, heading, strict=True):
         if hypot(u, v) > 0.05:
-            tip = (x + 0.25 * u, y + 0.25 * v)
-            shapes.append(Shape("line", ((x, y), tip), 0.014, INK))
+            shapes.append(Shape("line", ((x, y), (x + 0.25 * u, y + 0.25 * v)), 0.014, INK))
+    for k, which in enumerate(goal):
+        radius = world.radius[world.agents + which] + 0.03 + 0.025 * k
+        shapes.append(_ring(places[which], radius, RINGS[k % len(RINGS)]))
     said = []
     for i, speaks in enumerate(world.speaks):
         if speaks:
@@ -52,10 +54,6 @@ def draw(
             shapes.append(Shape("text", ((at[i][0], at[i][1] + world.radius[i] + 0.09),), 0.11, INK, word))
             said.append(f"{world.names[i]} says {word}")
     return Scene(-EDGE, -EDGE, EDGE, EDGE, tuple(shapes), ", ".join(said))
-
-
-def _point(xy: list[float]) -> tuple[float, float]:
-    return xy[0], xy[1]
 
 
 def _ring(centre: list[float], radius: float, colour: str) -> Shape:

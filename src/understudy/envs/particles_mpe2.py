@@ -379,10 +379,10 @@ class Tag(Scenario):
     def over(self, state: State) -> Bool[Tensor, "env"]:
         if not self.terminate_on_success:
             return Scenario.over(self, state)
-        return touches(parts(state), self.adversaries).any(0).all(0)
+        return touches(parts(state), self.adversaries, HUNTER + PREY).any(0).all(0)
 
 
-HUNTER, PREY = 0.075, 0.05  # radii in tag
+HUNTER, PREY, FOREST = 0.075, 0.05, 0.3  # radii in tag, and of the forests in world_comm
 
 
 def chasing_world(adversaries: int, prey: int, obstacles: int, paper: bool = False) -> World:
@@ -414,16 +414,14 @@ def chasing_sight(state: State, adversaries: int) -> Float[Tensor, "env agent ob
     )
 
 
-def touches(
-    s: Parts, adversaries: int, hunter: float = HUNTER, prey: float = PREY
-) -> Bool[Tensor, "adversary prey env"]:
-    """Which adversary overlaps which prey."""
-    return distances(s.agents[:adversaries], s.agents[adversaries:]) < hunter + prey
+def touches(s: Parts, adversaries: int, reach: float) -> Bool[Tensor, "adversary prey env"]:
+    """Which adversary overlaps which prey, when their radii sum to `reach`."""
+    return distances(s.agents[:adversaries], s.agents[adversaries:]) < reach
 
 
 def chasing_rewards(s: Parts, adversaries: int) -> Float[Tensor, "agent env"]:
     """Of `Tag`."""
-    touching = touches(s, adversaries)
+    touching = touches(s, adversaries, HUNTER + PREY)
     caught = (10.0 * touching.sum((0, 1))).to(s.agents.dtype).expand(adversaries, -1)
     return torch.cat([caught, -10.0 * touching.sum(0) - fence(s.agents[adversaries:])])
 
@@ -479,7 +477,7 @@ class WorldComm(Scenario):
             + (0.045,) * prey
             + (0.2,) * self.obstacles
             + (0.03,) * self.food
-            + (0.3,) * self.forests,
+            + (FOREST,) * self.forests,
             colour=("#9c2f2c",)
             + (RED,) * (hunters - 1)
             + (GREEN,) * prey
@@ -511,17 +509,17 @@ class WorldComm(Scenario):
         """Whom each agent sees, and which forests it stands in."""
         count, start = len(s.agents), self.obstacles + self.food
         radius = constant(self.world.radius[:count], s.agents.dtype, s.agents.device)[:, None, None]
-        inside = distances(s.agents, s.landmarks[start:]) < radius + 0.3
+        inside = distances(s.agents, s.landmarks[start:]) < radius + FOREST
         together = (inside.unsqueeze(1) & inside.unsqueeze(0)).any(2)
         outside = ~inside.any(1)
         lead = torch.arange(count, device=inside.device)[:, None, None] == 0
         return together | (outside.unsqueeze(1) & outside.unsqueeze(0)) | lead, inside
 
     def rewards(self, state: State) -> Float[Tensor, "agent env"]:
-        s, hunters = parts(state), self.adversaries
-        prey = s.agents[hunters:]
-        touching = touches(s, hunters, 0.075, 0.045)
+        s, hunters, radius = parts(state), self.adversaries, self.world.radius
+        prey, size, bite = s.agents[hunters:], radius[hunters], radius[self.world.solid]  # the first food's
+        touching = touches(s, hunters, radius[0] + size)
         caught = 5.0 * touching.sum((0, 1)) - 0.1 * distances(s.agents[:hunters], prey).amin(1)
         to_food = distances(prey, s.landmarks[self.obstacles : self.obstacles + self.food])
-        fed = 2.0 * (to_food < 0.045 + 0.03).sum(1) - 0.05 * to_food.amin(1)
+        fed = 2.0 * (to_food < size + bite).sum(1) - 0.05 * to_food.amin(1)
         return torch.cat([caught, fed - 5.0 * touching.sum(0) - 2 * fence(prey)])

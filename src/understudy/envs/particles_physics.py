@@ -86,15 +86,16 @@ class World:
         return tuple(sizes)
 
 
-@torch.compiler.assume_constant_result
 def constant(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A tensor of (nested) tuples, made once for each device: a copy to a GPU in every step would stall it."""
-    return _made(values, dtype, device)
+    if torch.compiler.is_compiling():
+        return torch.tensor(values, dtype=dtype, device=device)  # which the compiler makes part of its graph
+    return _kept(values, dtype, device)
 
 
 @lru_cache(maxsize=256)
-def _made(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # or the first use in inference would bar it from gradients for ever
+def _kept(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # or a first use in inference would bar it from gradients for ever
         return torch.tensor(values, dtype=dtype, device=device)
 
 

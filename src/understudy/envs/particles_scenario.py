@@ -145,8 +145,7 @@ class Parts:
 
 def parts(state: State) -> Parts:
     """The state with envs last."""
-    names = (state.position, state.landmark, state.velocity, state.message, state.goal)
-    return Parts(*map(rows, names))
+    return Parts(*map(rows, (state.position, state.landmark, state.velocity, state.message, state.goal)))
 
 
 def offsets(

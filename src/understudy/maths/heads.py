@@ -81,6 +81,12 @@ class Categorical:
             params = params.masked_fill(~legal, torch.finfo(params.dtype).min)
         return F.log_softmax(params, dim=-1)
 
+    def blend(
+        self, params: Float[Tensor, "member *batch choice"], legal: Legal = None
+    ) -> Float[Tensor, "*batch choice"]:
+        """Params of the mean of the members' probabilities."""
+        return self.log_probs(params, legal).logsumexp(dim=0) - math.log(len(params))
+
     def sample(
         self, params: Float[Tensor, "*batch choice"], noise: Float[Tensor, "*batch 1"], legal: Legal = None
     ) -> Int[Tensor, "*batch"]:
@@ -122,10 +128,14 @@ class MultiCategorical:
     def noise(self) -> int:
         return len(self.choices)
 
-    def _parts(self, params: Tensor, legal: Legal) -> list[tuple[Categorical, Tensor, Legal]]:
+    def _parts(self, params: Tensor, legal: Tensor | None) -> list[tuple[Categorical, Tensor, Tensor | None]]:
         masks = [None] * len(self.choices) if legal is None else legal.split(self.choices, dim=-1)
         logits = params.split(self.choices, dim=-1)
         return [(Categorical(n), p, m) for n, p, m in zip(self.choices, logits, masks, strict=True)]
+
+    def blend(self, params: Float[Tensor, "member *batch logit"], legal: Legal = None) -> Float[Tensor, "*batch logit"]:
+        """Params of the mean of the members' probabilities, part by part."""
+        return torch.cat([c.blend(p, m) for c, p, m in self._parts(params, legal)], dim=-1)
 
     def sample(
         self, params: Float[Tensor, "*batch logit"], noise: Float[Tensor, "*batch part"], legal: Legal = None

@@ -33,15 +33,19 @@ class NetConfig:
     joint: bool = False  # move i is drawn given moves 0..i-1 of the same step, and from what everybody sees
     head: Literal["auto", "gaussian", "squashed", "mixture"] = "auto"  # of continuous actions
     components: int = 5  # of a mixture
+    members: int = 1  # networks whose probabilities are averaged (discrete actions): surer on people never seen
+    dropout: float = 0.0  # share of the last hidden features that each member must do without while it learns
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "frames", "components"):
+        for name in ("hidden", "frames", "components", "members"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be 1 or more.")
         if self.layers < 0 or (self.layers == 0 and self.body == "attention"):
             raise ConfigError(f"layers: got {self.layers}, but a {self.body} needs more.")
         if self.body == "attention" and self.hidden % 4:
             raise ConfigError(f"hidden: got {self.hidden}, but attention has four heads: use a multiple of 4.")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout: got {self.dropout}, but it is a share: 0 to below 1.")
         if self.activation not in ACTIVATIONS or self.body not in BODIES or self.share not in ("role", "all", "none"):
             raise ConfigError(f"unknown body, activation or sharing in {self}.")
 
@@ -62,19 +66,23 @@ class AgentPolicy(nn.Module):
         self.acted = action_features(spec.action)
         self.seen = spec.obs + (self.acted if config.own_action else 0)
         self.normaliser = Normaliser(spec.obs)
-        self.body = BODIES[config.body](
-            self.seen * config.frames, config.hidden, config.layers, groups, config.activation, generator
-        )
-        width = int(self.body.outputs)  # type: ignore[arg-type]
-        if config.joint:
-            width = 2 * width + spec.agents * self.acted
-        self.out = AgentLinear(width, self.head.params, groups, 0.01, generator)
+        if config.members > 1 and isinstance(spec.action, Continuous):
+            raise ConfigError(f"members: got {config.members}, but only discrete actions can be averaged: use 1.")
+        inputs, body = self.seen * config.frames, BODIES[config.body]
+        self.bodies, self.outs = nn.ModuleList(), nn.ModuleList()
+        for _ in range(config.members):
+            made = body(inputs, config.hidden, config.layers, groups, config.activation, generator)
+            width = int(made.outputs)  # type: ignore[arg-type]
+            if config.joint:
+                width = 2 * width + spec.agents * self.acted
+            self.bodies.append(made)
+            self.outs.append(AgentLinear(width, self.head.params, groups, 0.01, generator))
 
     # --- the Policy contract -------------------------------------------------------------------------------------
 
     def start(self, envs: int) -> dict[str, Any]:
-        memory: dict[str, Any] = {"body": self.body.start(envs)}  # type: ignore[operator]
-        blank = self.out.weight.new_zeros
+        memory: dict[str, Any] = {"body": tuple(body.start(envs) for body in self.bodies)}  # type: ignore[operator]
+        blank = self.normaliser.mean.new_zeros
         if self.config.frames > 1:
             memory["frames"] = blank(envs, self.config.frames - 1, self.spec.agents, self.seen)
         if self.config.own_action:
@@ -106,6 +114,21 @@ class AgentPolicy(nn.Module):
 
         `actions` are the ones taken: the previous one and, for a joint policy, those of earlier agents are inputs.
         """
+        each, memory = self.of_members(view, actions, memory, starts)
+        return self._blended(each, view.legal), memory
+
+    def of_members(
+        self,
+        view: View,
+        actions: Tensor,
+        memory: Any = (),
+        starts: Bool[Tensor, "env time"] | None = None,
+        chance: torch.Generator | None = None,
+    ) -> tuple[Float[Tensor, "member env time agent param"], dict[str, Any]]:
+        """As `params`, of each member by itself: what a learner compares with the actions.
+
+        `chance` draws what dropout hides; None: nothing is hidden.
+        """
         expect_shape("obs", view.obs, "env time agent obs", agent=self.spec.agents, obs=self.spec.obs)
         memory = self.start(len(view.obs)) if isinstance(memory, tuple) else memory
         done = one_hot(actions, self.spec.action)  # [env, time, agent, acted]
@@ -118,8 +141,10 @@ class AgentPolicy(nn.Module):
         if self.config.own_action:
             memory["action"] = done[:, -1]
         if self.config.joint:
-            hidden = self._with_earlier(hidden, done, view)
-        return self.out(hidden), memory
+            hidden = [self._with_earlier(h, done, view) for h in hidden]
+        if chance is not None and self.config.dropout:
+            hidden = [drop(h, self.config.dropout, chance) for h in hidden]
+        return torch.stack([out(h) for out, h in zip(self.outs, hidden, strict=True)]), memory
 
     def entropy(
         self, params: Float[Tensor, "*batch agent param"], legal: Bool[Tensor, "*batch agent choice"] | None = None
@@ -130,15 +155,21 @@ class AgentPolicy(nn.Module):
 
     def _hidden(
         self, view: View, before: Tensor | None, memory: dict[str, Any], starts: Tensor | None
-    ) -> tuple[Tensor, dict[str, Any]]:
+    ) -> tuple[list[Tensor], dict[str, Any]]:
+        """What each member's body makes of what is seen, and the memory after."""
         x = self.normaliser(view.obs)
         if before is not None:
             x = torch.cat([x, before], dim=-1)
         after = dict(memory)
         if self.config.frames > 1:
             x, after["frames"] = stack_frames(x, memory["frames"], starts)
-        x, after["body"] = self.body(x, memory["body"], starts, view.present)
-        return x, after
+        pairs = zip(self.bodies, memory["body"], strict=True)
+        hidden, kept = zip(*(body(x, m, starts, view.present) for body, m in pairs), strict=True)
+        after["body"] = kept
+        return list(hidden), after
+
+    def _blended(self, each: Float[Tensor, "member *batch param"], legal: Tensor | None) -> Tensor:
+        return each[0] if len(each) == 1 else self.head.blend(each, legal)  # type: ignore[attr-defined]
 
     def _with_earlier(self, hidden: Tensor, done: Tensor, view: View) -> Tensor:
         """Each agent's features, the mean over all present agents, and the actions of the agents before it."""
@@ -160,21 +191,30 @@ class AgentPolicy(nn.Module):
         if self.config.joint:
             actions = self._one_after_another(hidden, one_step, choose)
         else:
-            actions = choose(self.out(hidden).squeeze(1), everyone, view.legal)
+            each = torch.stack([out(h).squeeze(1) for out, h in zip(self.outs, hidden, strict=True)])
+            actions = choose(self._blended(each, view.legal), everyone, view.legal)
         if self.config.own_action:
             after["action"] = one_hot(actions, self.spec.action)
         return actions, after
 
-    def _one_after_another(self, hidden: Tensor, view: View, choose: Any) -> Tensor:
-        envs, agents = len(hidden), self.spec.agents
-        done = hidden.new_zeros(envs, 1, agents, self.acted)
-        dtype = hidden.dtype if isinstance(self.spec.action, Continuous) else torch.long
-        actions = torch.zeros(envs, agents, *action_shape(self.spec.action), dtype=dtype, device=hidden.device)
+    def _one_after_another(self, hidden: list[Tensor], view: View, choose: Any) -> Tensor:
+        envs, agents, one = len(hidden[0]), self.spec.agents, hidden[0]
+        done = one.new_zeros(envs, 1, agents, self.acted)
+        dtype = one.dtype if isinstance(self.spec.action, Continuous) else torch.long
+        actions = torch.zeros(envs, agents, *action_shape(self.spec.action), dtype=dtype, device=one.device)
         for i in range(agents):  # the order of the draw is the model
-            params = self.out(self._with_earlier(hidden, done, view))[:, 0, i]
-            actions[:, i] = choose(params, i, None if view.legal is None else view.legal[:, 0, i])
+            told = [self._with_earlier(h, done, view) for h in hidden]
+            each = torch.stack([out(h)[:, 0, i] for out, h in zip(self.outs, told, strict=True)])
+            legal = None if view.legal is None else view.legal[:, 0, i]
+            actions[:, i] = choose(self._blended(each, legal), i, legal)
             done[:, 0] = one_hot(actions, self.spec.action)
         return actions
+
+
+def drop(x: Float[Tensor, "*batch"], share: float, chance: torch.Generator) -> Float[Tensor, "*batch"]:
+    """Zeros in place of a `share` of the features, the others made larger so that the mean stays."""
+    kept = torch.rand(x.shape, generator=chance, device=x.device) >= share
+    return x * kept / (1 - share)
 
 
 def stack_frames(

@@ -1,8 +1,7 @@
 """Recordings from and to other formats: one file a format, and here the door to all of them.
 
-demos = read("play.csv")
-write(demos, "play.parquet")
-convert("play.npz", "play")            # a name without suffix is a folder of this library's own
+`read("play.csv")` gives demos, `write(demos, "play.parquet")` keeps them, `convert("play.npz", "play")` does both. A
+name without suffix is a folder of this library's own.
 """
 
 from collections.abc import Callable
@@ -57,7 +56,7 @@ def write(demos: Demos, path: Path | str, format: str | None = None) -> None:
     if name == OWN:
         demos.save(path)
     else:
-        _function(name, "writer")(demos, Path(path).parent if Path(path).suffix in FORMATS["minari"].suffixes else path)
+        _function(name, "writer")(demos, path)
 
 
 def convert(
@@ -78,7 +77,9 @@ def format_of(path: Path | str) -> str:
     path = Path(path)
     refuse_pickle(path)
     if (path / "trials.json").exists() or path.suffix == ".json":
-        raise DemosError(f"{path}: recordings of cooking are seen through an env's eyes: use `read_overcooked`.")
+        raise DemosError(
+            f"{path}: recordings of cooking need an env's eyes: `recordings.people_cooking`, `read_overcooked`."
+        )
     for marks, name in ((("index.json",), OWN), (("metadata.json", "data/metadata.json"), "minari")):
         if any((path / mark).exists() for mark in marks):
             return name

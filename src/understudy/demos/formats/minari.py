@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from understudy.core.errors import DemosError, missing_extra
-from understudy.core.types import EnvSpec
+from understudy.core.types import EnvSpec, action_shape
 from understudy.demos.demos import Demos
 from understudy.demos.episode import About, Episode
 from understudy.demos.formats.common import MAX_BYTES, Header, from_arrays, noted, refusing, to_arrays, usual
@@ -33,13 +33,13 @@ from understudy.demos.formats.spaces import (
     to_json,
 )
 
-_DATA, _META, _VERSION = "main_data.hdf5", "metadata.json", "0.5.0"  # the oldest Minari with this layout
+_DATA, _META, _VERSION = "main_data.hdf5", "metadata.json", "0.5.0"  # every Minari 0.5 reads data sets of it
 
 
 def write_minari(demos: Demos, folder: Path | str, dataset_id: str | None = None) -> None:
     """Write a data set that Minari loads; `read_minari` gives the same bits back.
 
-    To load it by name, let `folder` be `<Minari's root>/<dataset_id>/data`.
+    To load it by name, let `folder` be `data` in a folder of the data set's name, in Minari's root.
 
     Args:
         dataset_id: such as "kitchen/human-v0"; made of `about.title` where None.
@@ -49,7 +49,7 @@ def write_minari(demos: Demos, folder: Path | str, dataset_id: str | None = None
             observations or actions is not zero and so would be lost.
         MissingExtra: h5py is not installed.
     """
-    h5py, folder, spec = _h5py(), Path(folder), demos.spec
+    h5py, folder, spec = _h5py(), _folder(folder), demos.spec
     if (folder / _META).exists() or (folder / _DATA).exists():
         raise DemosError(f"{folder}: there is a data set already. Delete it, or choose another folder.")
     header = Header.of(demos)
@@ -57,6 +57,8 @@ def write_minari(demos: Demos, folder: Path | str, dataset_id: str | None = None
         if "/" in name or name in (".", ".."):
             raise DemosError(f"the name {name!r} cannot be a name in HDF5. Rename it.")
     pairs = {n: spaces_of(spec, i, np.dtype(header.dtypes.get("obs", "float32"))) for i, n in enumerate(spec.names)}
+    for i, episode in enumerate(demos):
+        _expect_padding(spec, episode, i)
     folder.mkdir(parents=True, exist_ok=True)
     with h5py.File(folder / _DATA, "w", track_order=True) as file:
         for i, episode in enumerate(demos):
@@ -82,17 +84,15 @@ def write_minari(demos: Demos, folder: Path | str, dataset_id: str | None = None
 def read_minari(folder: Path | str, max_bytes: int = MAX_BYTES) -> Demos:
     """The demos in a Minari data set: its folder, the `data` folder inside, or the HDF5 file itself.
 
-    Observations are flattened (`formats.spaces`); floats of other widths than 32 and 64 bits become float32, and so do
-    all actions that are real numbers. What is in `infos` is left out, and the notes say what it was.
+    Observations are flattened (`formats.spaces`), and real numbers become float32; what this library wrote keeps its
+    widths. What is in `infos` is left out, and the notes say what it was.
 
     Raises:
         DemosError: no such data set, a damaged one, spaces without numbers, pictures kept as JPEG, links or files
             outside of it, or more than `max_bytes` of numbers.
         MissingExtra: h5py is not installed.
     """
-    h5py, folder = _h5py(), Path(folder)
-    if folder.name == _DATA:
-        folder = folder.parent
+    h5py, folder = _h5py(), _folder(folder)
     if not (folder / _META).exists() and (folder / "data" / _META).exists():
         folder = folder / "data"
     with refusing(folder, "a Minari data set") as where:
@@ -129,6 +129,26 @@ def read_minari(folder: Path | str, max_bytes: int = MAX_BYTES) -> Demos:
         return demos
 
 
+def _folder(path: Path | str) -> Path:
+    """The folder that is meant, where its HDF5 file may be given instead."""
+    path = Path(path)
+    if path.suffix.lower() not in (".hdf5", ".h5"):
+        return path
+    if path.name != _DATA:
+        raise DemosError(
+            f"{path}: a Minari data set is a folder with {_DATA} and {_META}; give the folder, or {_DATA}."
+        )
+    return path.parent
+
+
+def _expect_padding(spec: EnvSpec, episode: Episode, number: int) -> None:
+    """Refuse numbers beyond an agent's own width: Minari's spaces have no place for them."""
+    for part, tensor, sizes in (("obs", episode.obs, spec.obs_sizes), ("actions", episode.actions, spec.action_sizes)):
+        for i, name in enumerate(spec.names):
+            if tensor.dim() == 3 and tensor[:, i, sizes[i] :].any():
+                raise DemosError(f"episode {number}: {part} of {name} has numbers beyond its {sizes[i]}.")
+
+
 def _write_episode(group: Any, number: int, spec: EnvSpec, pairs: dict[str, Pair], episode: Episode) -> None:
     arrays = to_arrays(episode)
     steps, many = len(arrays["actions"]), len(pairs) > 1
@@ -141,10 +161,7 @@ def _write_episode(group: Any, number: int, spec: EnvSpec, pairs: dict[str, Pair
     for part, sizes, name in (("obs", spec.obs_sizes, "observations"), ("actions", spec.action_sizes, "actions")):
         array = arrays.pop(part)
         for i, agent in enumerate(spec.names):
-            own = array[:, i] if array.ndim == 2 else array[:, i, : sizes[i]]
-            if array.ndim == 3 and array[:, i, sizes[i] :].any():
-                raise DemosError(f"episode {number}: {part} of {agent} has numbers beyond its {sizes[i]}.")
-            group[f"{name}/{agent}" if many else name] = own
+            group[f"{name}/{agent}" if many else name] = array[:, i] if array.ndim == 2 else array[:, i, : sizes[i]]
     for name, array in arrays.items():
         group[f"infos/understudy/{name}"] = array
 
@@ -163,8 +180,11 @@ def _read_episode(
     if None in pairs:  # a single agent, which has no key
         seen, done = {None: seen}, {None: done}
     arrays = {
-        "obs": join([flat(of, seen[k], steps + 1, f"observations of {k}") for k, (of, _) in pairs.items()]),
-        "actions": join([flat_action(of, done[k], steps, f"actions of {k}") for k, (_, of) in pairs.items()]),
+        "obs": join([flat(of, seen[k], steps + 1, f"obs of {k}") for k, (of, _) in pairs.items()], (spec.obs,)),
+        "actions": join(
+            [flat_action(of, done[k], steps, f"actions of {k}") for k, (_, of) in pairs.items()],
+            action_shape(spec.action),
+        ),
     }
     if header is not None:
         kept = store.read(group, "infos/understudy") if "infos/understudy" in group else {}

@@ -60,20 +60,25 @@ class Trial:
     info: dict[str, Any] = field(default_factory=dict)  # layout, split, workers, run, score, seconds
 
     def __post_init__(self) -> None:
-        time = len(self.actions)
-        if time < 2:
-            raise DemosError(f"{self.name}: {time} moments; a step needs two.")
-        for name, low, high in (("facing", 0, 3), ("held", 0, 4), ("actions", 0, 5), ("positions", 0, 1000)):
+        if self.actions.dim() != 2 or len(self.actions) < 2:
+            raise DemosError(f"{self.name}: actions are {list(self.actions.shape)}; a step needs two moments of cooks.")
+        time, cooks = self.actions.shape
+        slots = self.objects.shape[1] if self.objects.dim() == 3 else 0
+        for name, shape, low, high in (
+            ("positions", (time, cooks, 2), 0, 999),
+            ("facing", (time, cooks), 0, 3),
+            ("held", (time, cooks), 0, 4),
+            ("actions", (time, cooks), 0, 5),
+            ("objects", (time, slots, 5), -1, 2**15),
+            ("rewards", (time,), -(2**15), 2**15),
+        ):
             value = getattr(self, name)
-            if len(value) != time or value.shape[1] != self.actions.shape[1]:
-                raise DemosError(f"{self.name}: {name} has the shape {list(value.shape)} for {time} moments.")
-            if value.min() < low or value.max() > high:
+            if value.shape != shape:
+                raise DemosError(f"{self.name}: {name} are {list(value.shape)}, and should be {list(shape)}.")
+            if value.numel() and not low <= value.min() <= value.max() <= high:
                 raise DemosError(
                     f"{self.name}: {name} must be from {low} to {high}, got {value.min()} to {value.max()}."
                 )
-        for name in ("objects", "rewards"):
-            if len(getattr(self, name)) != time:
-                raise DemosError(f"{self.name}: {name} has {len(getattr(self, name))} of {time} moments.")
 
 
 Featurise = Callable[[Trial], dict[str, Tensor]]

@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium import spaces
 
 from understudy.core.errors import DemosError
-from understudy.core.types import EnvSpec, legal_size
+from understudy.core.types import EnvSpec, action_shape, legal_size
 from understudy.demos.demos import LABEL, Demos
 from understudy.demos.episode import About, Episode
 from understudy.demos.formats.common import from_arrays, refusing, usual
@@ -212,8 +212,8 @@ def _episode(spec: EnvSpec, pairs: Mapping[str, Pair], rollout: Rollout, number:
         rows = flat_action(act_space, done, len(did), f"episode {number}: actions of {name}")
         actions.append(_placed(rows, did, len(turns)))
     arrays = {
-        "obs": join(obs),
-        "actions": join(actions),
+        "obs": join(obs, (spec.obs,)),
+        "actions": join(actions, action_shape(spec.action)),
         "rewards": np.array([[float(turn.rewards.get(name, 0.0)) for name in names] for turn in turns]),
         "present": np.concatenate([acted, there[-1:]]),
         LABEL + "agent_terminated": terminated & ~went_before,

@@ -97,12 +97,13 @@ def flat_action(space: spaces.Space, done: Any, rows: int, what: str) -> np.ndar
     return moves if isinstance(space, spaces.Discrete) else moves.reshape(rows, -1)
 
 
-def join(rows: list[np.ndarray]) -> np.ndarray:
-    """One array [row, agent, ...] of each agent's own, padded with zeros to the widest."""
-    if rows[0].ndim == 1:
-        return np.stack(rows, axis=1)
-    widest = max(array.shape[1] for array in rows)
-    return np.stack([np.pad(array, ((0, 0), (0, widest - array.shape[1]))) for array in rows], axis=1)
+def join(rows: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """One array [row, agent, *shape] of each agent's own rows, padded with zeros at their ends."""
+    joined = np.zeros((len(rows[0]), len(rows), *shape), np.result_type(*rows))
+    for i, own in enumerate(rows):
+        place: tuple[Any, ...] = (slice(None), i, *map(slice, own.shape[1:]))
+        joined[place] = own
+    return joined
 
 
 def own_moves(spec: EnvSpec) -> np.ndarray | None:
