@@ -14,17 +14,17 @@ from understudy.core.types import View
 from understudy.envs.kitchen import Kitchen, State, cook, state_from_arrays
 from understudy.envs.kitchen_board import DISH, EAST, FAR, LAYOUTS, ONION, SOUP, rows_of
 from understudy.envs.kitchen_features import mirror
+from understudy.recordings import COOKING
 
 FIELDS = ("pos", "ori", "held", "obj", "act")
 
 
 @pytest.fixture(scope="module")
-def recordings(data_folder):
+def recordings():
     """Per layout, the trials as dicts of arrays."""
-    folder = data_folder / "overcooked_human"
-    arrays = np.load(folder / "overcooked_hh_2019.npz")
+    arrays = np.load(COOKING / "overcooked_hh_2019.npz")
     layouts = {}
-    for trial in json.loads((folder / "trials.json").read_text()):
+    for trial in json.loads((COOKING / "trials.json").read_text()):
         layouts.setdefault(trial["layout"], []).append(
             {name: torch.from_numpy(arrays[f"{trial['key']}/{name}"]) for name in (*FIELDS, "reward")}
         )
@@ -86,8 +86,8 @@ def test_trials_rolled_from_their_first_moment_stay_on_the_recording(recordings)
         assert not differences(tree_cat(rolled), states).any()
 
 
-def test_the_layouts_are_those_of_the_recordings(recordings, data_folder):
-    for trial in json.loads((data_folder / "overcooked_human" / "trials.json").read_text()):
+def test_the_layouts_are_those_of_the_recordings():
+    for trial in json.loads((COOKING / "trials.json").read_text()):
         assert rows_of(trial["layout"], None) == tuple(trial["grid"])
 
 
