@@ -1,4 +1,4 @@
-"""What all tests share: one thread (several would fight over the cores of a busy machine), and the folder of recordings (tests that need it skip, saying so, without it)."""
+"""What all tests share: one thread (on a busy machine several wait for each other), and the recordings' folder."""
 
 from pathlib import Path
 

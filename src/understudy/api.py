@@ -48,7 +48,7 @@ ALGORITHMS = {"bc": "understudy.algorithms.bc", "ppo": "understudy.algorithms.pp
 
 _PARTICLES, _TABULAR = ("particles", "expert"), ("tabular", "expert")
 ENVS = {
-    "kitchen": EnvEntry("kitchen", "Kitchen", ("kitchen_expert", "cook"), variant="layout"),
+    "kitchen": EnvEntry("kitchen", "Kitchen", ("kitchen", "cook"), variant="layout"),
     "simple": EnvEntry("particles", "Simple", _PARTICLES),
     "spread": EnvEntry("particles", "Spread", _PARTICLES),
     "adversary": EnvEntry("particles", "Adversary", _PARTICLES),

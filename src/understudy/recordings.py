@@ -36,9 +36,7 @@ def people_cooking(kitchen: Kitchen, split: str | None = None, folder: Path | st
         raise EnvError(f"rules: the recordings were made under those of 2019, not {kitchen.rules!r}.")
 
     def perceived(trial: Trial) -> dict[str, Tensor]:
-        state = state_from_arrays(
-            kitchen, trial.positions, trial.facing, trial.held, trial.objects, trial.actions, trial.rewards
-        )
+        state = state_from_arrays(kitchen, trial.positions, trial.facing, trial.held, trial.objects, trial.actions)
         last = tree_take(state, slice(-1, None))
         after, _, _ = kitchen.step(last, trial.actions[-1:], trial.rewards.new_empty(1, 0))
         seen = [torch.cat([look(state), look(after)]) for look in (kitchen.observe, kitchen.whole)]

@@ -12,18 +12,19 @@ from understudy.core.random import generator, uniform
 from understudy.core.tree import tree_cat, tree_leaves, tree_map
 from understudy.core.types import View
 from understudy.envs.kitchen import Kitchen, State, cook, state_from_arrays
-from understudy.envs.kitchen_board import DISH, FAR, LAYOUTS, ONION, SOUP, rows_of
+from understudy.envs.kitchen_board import DISH, EAST, FAR, LAYOUTS, ONION, SOUP, rows_of
+from understudy.envs.kitchen_features import mirror
+from understudy.recordings import COOKING
 
 FIELDS = ("pos", "ori", "held", "obj", "act")
 
 
 @pytest.fixture(scope="module")
-def recordings(data_folder):
+def recordings():
     """Per layout, the trials as dicts of arrays."""
-    folder = data_folder / "overcooked_human"
-    arrays = np.load(folder / "overcooked_hh_2019.npz")
+    arrays = np.load(COOKING / "overcooked_hh_2019.npz")
     layouts = {}
-    for trial in json.loads((folder / "trials.json").read_text()):
+    for trial in json.loads((COOKING / "trials.json").read_text()):
         layouts.setdefault(trial["layout"], []).append(
             {name: torch.from_numpy(arrays[f"{trial['key']}/{name}"]) for name in (*FIELDS, "reward")}
         )
@@ -85,8 +86,8 @@ def test_trials_rolled_from_their_first_moment_stay_on_the_recording(recordings)
         assert not differences(tree_cat(rolled), states).any()
 
 
-def test_the_layouts_are_those_of_the_recordings(recordings, data_folder):
-    for trial in json.loads((data_folder / "overcooked_human" / "trials.json").read_text()):
+def test_the_layouts_are_those_of_the_recordings():
+    for trial in json.loads((COOKING / "trials.json").read_text()):
         assert rows_of(trial["layout"], None) == tuple(trial["grid"])
 
 
@@ -260,23 +261,54 @@ def test_observations_say_what_interact_would_do_and_which_way_leads_on():
     state = one_moment(ROOM, [7, 11], [N, N], [[ONION, 0, 0], [0, 0, 0]], [(2, (SOUP, 1, 0))])
     obs = ROOM.observe(state)[0]
     first, second = (dict(zip(ROOM.feature_names, row.tolist(), strict=True)) for row in obs)
-    assert first["I would fill"] == first["I holds onion"] == first["I ahead pot"] == first["pot 2,0 onions_1"] == 1
-    assert first["other 1 would fill"] == 0 and second["other 1 would fill"] == 1
+    assert first["I would fill"] == first["I holds onion"] == first["I ahead pot"] == first["pot 1 onions_1"] == 1
+    assert second["I would fill"] == 0 and second["other 1 holds onion"] == 1
+    assert not any(value for name, value in first.items() if name.startswith("pot 2")), "there is one pot"
     assert second["I near dishes"] == 1 / 2 and second["I south to dishes"] == 1 and second["I north to dishes"] == 0
     assert second["I near pot_to_fill"] == pytest.approx(1 / 3) and second["I near pot_ready"] == 0
     assert first["other 1 offset x"] == -1 / 4 and first["other 1 offset y"] == pytest.approx(1 / 3)
     assert {name for name, value in first.items() if name.startswith("I would") and value} == {"I would fill"}
 
 
-def test_cooks_see_the_same_kitchen_with_their_parts_exchanged():
+def test_cooks_see_each_other_as_they_see_themselves():
     env = Kitchen("counter_circuit", starts="random")
     names = {name: i for i, name in enumerate(env.feature_names)}
-    mine = [i for name, i in names.items() if name.startswith("I ")]
-    other = [names["other 1 " + name[2:]] for name in names if name.startswith("I ")]
+    other = [i for name, i in names.items() if name.startswith("other 1 ") and "offset" not in name]
+    mine = [names["I " + name.removeprefix("other 1 ")] for name in names if names[name] in other]
     for state in play(env, envs=32, length=50):
         obs = env.observe(state)
         torch.testing.assert_close(obs[:, 0, mine], obs[:, 1, other])
         torch.testing.assert_close(obs[:, 1, mine], obs[:, 0, other])
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_a_kitchen_in_a_mirror_is_the_same_game(layout, axis):
+    """Played with mirrored actions, a mirrored kitchen shows the mirrored observations and pays the same."""
+    rows = LAYOUTS[layout]
+    turned = tuple(row[::-1] for row in rows) if axis == "x" else rows[::-1]
+    env, other, envs = Kitchen(layout), Kitchen(layout, grid=turned), 16
+    index, sign, action = mirror(2, axis)
+    here, there = (e.reset(torch.empty(envs, 0)) for e in (env, other))
+    # a cook starts facing north in both, which is not its mirror image: turn all to one side first
+    for e, move in enumerate((EAST, int(action[EAST]))):
+        moved = torch.full((envs, 2), move)
+        if e == 0:
+            here, _, _ = env.step(here, moved, torch.empty(envs, 0))
+        else:
+            there, _, _ = other.step(there, moved, torch.empty(envs, 0))
+    source, paid = generator(5, layout), 0.0
+    for _ in range(300):
+        view = View(obs=env.observe(here), whole=env.whole(here))
+        # two pots at one distance have no nearest: their order is that of the layout
+        apart = [i for i, name in enumerate(env.feature_names) if not name.startswith("pot ")]
+        torch.testing.assert_close(other.observe(there)[..., apart], (view.obs[..., index] * sign)[..., apart])
+        actions = cook(env, view, uniform((envs, 2, 2), source))
+        here, rewards, _ = env.step(here, actions, torch.empty(envs, 0))
+        there, mirrored, _ = other.step(there, action[actions], torch.empty(envs, 0))
+        torch.testing.assert_close(mirrored, rewards)
+        paid += float(rewards.sum())
+    assert paid > 0
 
 
 def soups_of_experts(env: Kitchen, envs: int, length: int):

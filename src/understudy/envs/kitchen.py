@@ -53,7 +53,7 @@ class Kitchen:
     grid: tuple[str, ...] | None = None  # rows of a kitchen of one's own; `layout` is then only its name
     starts: str = "fixed"  # cooks begin on their numbers; or "random": anywhere that they can walk to
     cook_time: int = 20  # steps until a soup is ready
-    past: int = 6  # joint actions that the cooks remember seeing, the newest first
+    past: int = 6  # joint actions that the state remembers, the newest first
     delivery: float | None = None  # points for a soup; None: 5 in 2019, as people were paid, 20 under current rules
 
     def __post_init__(self) -> None:
@@ -192,8 +192,8 @@ class Kitchen:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """A name for each number of an observation, such as `I holds dish` or `pot 2,0 ready`."""
-        return kitchen_features.feature_names(self.board(), self.past)
+        """A name for each number of an observation, such as `I holds dish` or `pot 1 ready`."""
+        return kitchen_features.feature_names(len(self.board().start))
 
     def whole(self, state: State) -> Float[Tensor, "env feature"]:
         """The full state as one flat vector, mostly zeros and ones, from which `unpack` makes it again exactly."""
