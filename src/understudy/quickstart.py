@@ -30,7 +30,7 @@ def run(folder: Path | str = "runs/quickstart", seed: int = 0, updates: int = UP
     """Learn, play, measure; returns the path of the report. The same call resumes a run that was stopped."""
     folder, began = Path(folder), time.perf_counter()
     demos = people_in_all_kitchens("train", mirrored=True)
-    print(f"{len(demos) // 2} recorded pairs, {demos.steps // 2:,} steps of two cooks, and their mirror images")
+    print(f"{len(demos) // 4} recorded pairs, {demos.steps // 4:,} steps of two cooks, and their mirror images")
     learned = api.train("bc", demos, config=settings(), folder=folder / "cooks", seed=seed, updates=updates)
     found, sections = {}, []
     for layout in LAYOUTS:
@@ -79,8 +79,8 @@ def _summary(found: dict[str, Likeness]) -> Table:
     caption = (
         "On pairs of people never seen. Nats per action: mean -log of the probability that the policy gave to what "
         "each cook did next, lower is better; beside it a Markov chain of the cook's own actions. Right: the likeliest "
-        f"action was the one taken. Score: points in {SCORED} steps (one minute), 5 for a soup. Value ± half of the 95 % "
-        "interval over trials and episodes."
+        f"action was the one taken. Score: points in {SCORED} steps (one minute), 5 for a soup. Value ± half of the "
+        "95 % interval over trials and episodes."
     )
     return Table(columns, rows, caption)
 

@@ -52,18 +52,18 @@ def people_in_all_kitchens(split: str | None = None, mirrored: bool = False, fol
     """The recorded pairs of all five kitchens as one set, for one policy: cooks perceive alike everywhere.
 
     Args:
-        mirrored: each episode a second time with east and west exchanged, which is as good a recording of a kitchen
-            in a mirror. Both have one name, so that they are held out together.
+        mirrored: each episode also with east and west, north and south, and both exchanged, which is as good a
+            recording of a kitchen in a mirror. All four have one name, so that they are held out together.
     """
     spec, episodes = None, []
     for layout in LAYOUTS:
         kitchen = Kitchen(layout)
         spec = replace(kitchen.spec, whole=0, title="kitchen")  # the full state is another in each kitchen
         for episode in people_cooking(kitchen, split, folder):
-            episodes.append(replace(episode, whole=None))
-            if mirrored:
-                index, sign, action = mirror(spec.agents, "x")
-                obs, actions = episode.obs[..., index] * sign, action[episode.actions]
-                episodes.append(replace(episodes[-1], obs=obs, actions=actions))
+            images = [replace(episode, whole=None)]
+            for axis in ("x", "y") if mirrored else ():
+                index, sign, action = mirror(spec.agents, axis)
+                images += [replace(e, obs=e.obs[..., index] * sign, actions=action[e.actions]) for e in images]
+            episodes += images
     assert spec is not None
     return Demos.from_episodes(spec, episodes, replace(ABOUT, env={"name": "kitchen", "rules": "2019"}))
