@@ -24,7 +24,8 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix src tests benchmarks
 
 bench: $(VENV)/.dev
-	$(BIN)/understudy bench
+	$(BIN)/understudy bench kitchen
+	$(BIN)/understudy bench navigation --seeds 3
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html

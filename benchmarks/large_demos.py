@@ -64,7 +64,7 @@ def worker(folder: Path, mapped: bool) -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         what, seconds = line.split()
-        begun, steps = time.perf_counter(), 0
+        begun, worked, steps = time.perf_counter(), time.process_time(), 0
         while (passed := time.perf_counter() - begun) < float(seconds):
             batch = demos.batch(position, SIZE, seed=0)
             if what == "train":
@@ -73,9 +73,9 @@ def worker(folder: Path, mapped: bool) -> None:
                 optimizer.step()
             position, steps = position + 1, steps + len(batch.actions)
             most = {name: max(value, memory(name)) for name, value in most.items()}
-        print(
-            json.dumps({"rate": steps / passed, "epochs": position / demos.batches_per_epoch(SIZE), **most}), flush=True
-        )
+        worked = time.process_time() - worked
+        epochs = position / demos.batches_per_epoch(SIZE)
+        print(json.dumps({"rate": steps / passed, "own": steps / worked, "epochs": epochs, **most}), flush=True)
 
 
 def main() -> None:
@@ -114,12 +114,14 @@ def main() -> None:
         process.stdin.close()
         process.wait()
     rates = {key: median(a["rate"] for a in found) for key, found in answers.items()}
+    own = {key: median(a["own"] for a in found) for key, found in answers.items()}
     last = answers["train", "mapped"][-1]
     figures = {
         "gigabytes": sum(p.stat().st_size for p in folders["mapped"].glob("*.arrow")) / 1e9,
         **{f"{what}_{name}_steps_per_s": round(rate) for (what, name), rate in rates.items()},
         "draw_ratio": round(rates["draw", "mapped"] / rates["draw", "memory"], 3),
         "train_ratio": round(rates["train", "mapped"] / rates["train", "memory"], 3),
+        "train_ratio_of_processor_time": round(own["train", "mapped"] / own["train", "memory"], 3),
         "cold_draw_steps_per_s": round(answers["draw", "mapped"][0]["rate"]),
         "own_mb": round(last["RssAnon"]),
         "file_mb": round(last["RssFile"]),

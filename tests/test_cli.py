@@ -170,6 +170,7 @@ def test_ctrl_c_saves_says_so_and_the_same_command_goes_on(run, recorded, tmp_pa
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same call goes on from there" in said and "Traceback" not in said
+    assert api.load_policy(folder).spec.agents == 2, "what was learned so far can be played with"
     saved = max(int(path.stem) for path in (folder / "checkpoints").glob("*.json"))
     assert run(*words, "--updates", saved + 1)[0] == 0
     assert read_lines(folder / "metrics.jsonl")[-1]["update"] == saved + 1

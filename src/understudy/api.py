@@ -48,7 +48,7 @@ ALGORITHMS = {"bc": "understudy.algorithms.bc", "ppo": "understudy.algorithms.pp
 
 _PARTICLES, _TABULAR = ("particles", "expert"), ("tabular", "expert")
 ENVS = {
-    "kitchen": EnvEntry("kitchen", "Kitchen", ("kitchen_expert", "cook"), variant="layout"),
+    "kitchen": EnvEntry("kitchen", "Kitchen", ("kitchen", "cook"), variant="layout"),
     "simple": EnvEntry("particles", "Simple", _PARTICLES),
     "spread": EnvEntry("particles", "Spread", _PARTICLES),
     "adversary": EnvEntry("particles", "Adversary", _PARTICLES),
@@ -192,14 +192,16 @@ def train(
     config = make_config(module, config)
     if demos is not None and env is not None:
         fit(demos, env)
-    outcome = loop.run(
-        module, config, demos, env,
-        name=_short(module), folder=folder, budget=Budget(updates, minutes),
-        seed=seed, habits=habits, evaluate=evaluate,
-    )  # fmt: skip
-    policy = module.result(outcome.state) if hasattr(module, "result") else outcome.state.policy
-    if folder is not None:
-        save_policy(policy, folder)
+    try:
+        outcome = loop.run(
+            module, config, demos, env,
+            name=_short(module), folder=folder, budget=Budget(updates, minutes),
+            seed=seed, habits=habits, evaluate=evaluate,
+        )  # fmt: skip
+    except loop.Interrupted as stopped:
+        _policy(module, stopped.state, folder)
+        raise
+    policy = _policy(module, outcome.state, folder)
     where = None if folder is None else Path(folder)
     return Run(policy, outcome.metrics, outcome.updates, outcome.stopped, config, outcome.state, where)
 
@@ -303,6 +305,14 @@ def _entry(name: str) -> tuple[EnvEntry, str]:
 
 def _maker(entry: EnvEntry) -> Callable[..., Env]:
     return getattr(import_module(f"understudy.envs.{entry.module}"), entry.make)
+
+
+def _policy(algorithm: ModuleType, state: Any, folder: Path | str | None) -> AgentPolicy:
+    """The policy to play with, saved beside its run."""
+    policy = algorithm.result(state) if hasattr(algorithm, "result") else state.policy
+    if folder is not None:
+        save_policy(policy, folder)
+    return policy
 
 
 def _short(algorithm: ModuleType) -> str:

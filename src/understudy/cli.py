@@ -255,7 +255,43 @@ def demos(words: list[str]) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class Quickstart:
+    """Imitate people cooking together, let the learned cooks play, and write a report to open."""
+
+    folder: Path = Path("runs/quickstart")  # the same command resumes what is there
+    seed: int = 0
+    updates: int = 40  # of 20 gradient steps each
+
+
+def quickstart(words: list[str]) -> None:
+    given = _parse(Quickstart, words, "quickstart")
+    from understudy import quickstart
+
+    report = quickstart.run(given.folder, given.seed, given.updates)
+    print(f"\nopen {report}")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Reproduce figures of the documentation."""
+
+    name: str  # kitchen or navigation
+    folder: Path | None = None  # runs/bench-NAME; a stopped benchmark goes on where it was
+    seeds: int = 5
+    workers: int = 2  # seeds that learn at the same time, each on one core
+    minutes: float | None = None  # of learning for each seed; what the benchmark is meant for where not given
+
+
+def bench(words: list[str]) -> None:
+    given = _parse(Bench, words, "bench")
+    from understudy import bench
+
+    print(f"\nopen {bench.run(given.name, given.folder, given.seeds, given.workers, given.minutes)}")
+
+
 COMMANDS: dict[str, tuple[Callable[[list[str]], int | None], str]] = {
+    "quickstart": (quickstart, "imitate people cooking together: a first success and a report"),
     "record": (record, "record a scripted expert, or a policy, in an env"),
     "train": (train, "learn a policy; the same command resumes"),
     "evaluate": (evaluate, "measure a policy beside its demonstrators and random play"),
@@ -263,6 +299,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int | None], str]] = {
     "watch": (watch, "watch one episode, in the terminal or as a film"),
     "demos": (demos, "look at recordings, check, fix and convert them"),
     "envs": (envs, "list the envs"),
+    "bench": (bench, "reproduce figures of the documentation"),
 }
 
 

@@ -16,7 +16,8 @@ from understudy.core.tree import tree_take
 from understudy.demos.demos import Demos
 from understudy.demos.formats.overcooked import ABOUT, Trial, read_overcooked
 from understudy.envs.kitchen import Kitchen, state_from_arrays
-from understudy.envs.kitchen_board import ALIASES
+from understudy.envs.kitchen_board import ALIASES, LAYOUTS
+from understudy.envs.kitchen_features import mirror
 
 COOKING = Path(str(files("understudy") / "data" / "overcooked_human"))
 NAMES_OF_2019 = {ours: theirs for theirs, ours in ALIASES.items()}
@@ -45,3 +46,24 @@ def people_cooking(kitchen: Kitchen, split: str | None = None, folder: Path | st
     layout = NAMES_OF_2019.get(kitchen.layout, kitchen.layout)
     about = replace(ABOUT, env={"name": "kitchen", "layout": kitchen.layout, "rules": kitchen.rules})
     return read_overcooked(folder, kitchen.spec, perceived, layout, split, about)
+
+
+def people_in_all_kitchens(split: str | None = None, mirrored: bool = False, folder: Path | str = COOKING) -> Demos:
+    """The recorded pairs of all five kitchens as one set, for one policy: cooks perceive alike everywhere.
+
+    Args:
+        mirrored: each episode also with east and west, north and south, and both exchanged, which is as good a
+            recording of a kitchen in a mirror. All four have one name, so that they are held out together.
+    """
+    spec, episodes = None, []
+    for layout in LAYOUTS:
+        kitchen = Kitchen(layout)
+        spec = replace(kitchen.spec, whole=0, title="kitchen")  # the full state is another in each kitchen
+        for episode in people_cooking(kitchen, split, folder):
+            images = [replace(episode, whole=None)]
+            for axis in ("x", "y") if mirrored else ():
+                index, sign, action = mirror(spec.agents, axis)
+                images += [replace(e, obs=e.obs[..., index] * sign, actions=action[e.actions]) for e in images]
+            episodes += images
+    assert spec is not None
+    return Demos.from_episodes(spec, episodes, replace(ABOUT, env={"name": "kitchen", "rules": "2019"}))

@@ -168,14 +168,28 @@ def _look_at_held_out(state: State, held: Demos | None) -> None:
 
 @lru_cache(maxsize=4)
 def _parts(demos: Demos, config: Config, seed: int) -> tuple[Demos, Demos | None]:
-    """Episodes to learn from and episodes held out: at least one of four or more, none of fewer."""
+    """Episodes to learn from and episodes held out: at least one of four or more, none of fewer.
+
+    Episodes of one name stay together, and the first of them stands for them when held out.
+    """
     if config.by_return:
         demos = weigh_by_return(demos, config.by_return)
-    count = max(1, round(config.held_out * len(demos))) if config.held_out and len(demos) >= 4 else 0
+    kept = _families(demos)
+    count = max(1, round(config.held_out * len(kept))) if config.held_out and len(kept) >= 4 else 0
     if not count:
         return demos, None
-    order = torch.randperm(len(demos), generator=torch.Generator().manual_seed(seed))
-    return demos.select(order[count:].sort().values), demos.select(order[:count].sort().values)
+    order = torch.randperm(len(kept), generator=torch.Generator().manual_seed(seed)).tolist()
+    apart = [kept[i] for i in order[:count]]
+    rest = [i for family in (kept[k] for k in order[count:]) for i in family]
+    return demos.select(sorted(rest)), demos.select(sorted(family[0] for family in apart))
+
+
+def _families(demos: Demos) -> list[list[int]]:
+    """Episodes that must not be parted: those of one name, such as an episode and its mirror image."""
+    families: dict[Any, list[int]] = {}
+    for i, name in enumerate(demos.names):
+        families.setdefault(name or i, []).append(i)
+    return list(families.values())
 
 
 def _with_time(part: Segment) -> Segment:

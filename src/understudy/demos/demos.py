@@ -6,11 +6,14 @@ closing row holds no step, zeros. So what a step led to is one row further, in e
 one `index_select` a column: agents of one moment share a row and cannot come apart.
 """
 
+import ctypes
 import hashlib
 import json
+import mmap
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,6 +36,7 @@ LABEL = "label:"
 MOMENTS = ("obs", "legal", "present", "whole", "times")  # the closing row counts
 MASKS = {"legal", "present"}  # an episode without them means: all true
 KEPT = 4  # of what is remembered, for readers that take turns
+FAR = 1000  # rows that are left out of a read: where more lie between, there are two reads
 KEPT_COPIES = 2  # of buffers whose rows were copied from a mapped set, which fill memory
 Key, Made = TypeVar("Key"), TypeVar("Made")
 
@@ -285,7 +289,7 @@ class Demos:
         if not len(chosen):
             raise DemosError("there is no episode to set side by side.")
         lengths = chosen.lengths
-        buffer = chosen._fetch(torch.arange(len(chosen)), torch.zeros_like(lengths), lengths)
+        buffer = chosen._fetch(chosen._items(torch.arange(len(chosen)), torch.zeros_like(lengths), lengths))
         device = buffer.columns["obs"].device
         buffer = replace(buffer, items=to_device(buffer.items, device))
         return buffer.segment(slice(None), int(lengths.max()), time=True)
@@ -341,25 +345,27 @@ class Demos:
     def _buffer(self, seed: int, epoch: int, window: int, number: int) -> "_Buffer":
         """One buffer of the stream, in the order in which it is taken."""
 
-        def made() -> _Buffer:
+        def lying(number: int) -> _Items:
             lengths, key = self._table.lengths, (seed, epoch, window)
-            lying, turns = self._order(*key).buffer(number)
+            items = self._order(*key).buffer(number)[0]
             firsts = _remembered(self._firsts, key, lambda: first_windows(lengths, window, seed, epoch))
-            fetched = self._fetch(*windows(lying, self._windows(window)[0], firsts, lengths, window))
-            device = fetched.columns["obs"].device
+            return self._items(*windows(items, self._windows(window)[0], firsts, lengths, window))
+
+        def made() -> _Buffer:
+            fetched = self._fetch(lying(number))
+            order = self._order(seed, epoch, window)
+            if len(self._blocks) > 1 and number + 2 < len(order.bounds):
+                self._read_ahead(self._needed(lying(number + 1))[0])
+            turns, device = order.buffer(number)[1], fetched.columns["obs"].device
             return replace(fetched, items=tree_map(lambda x: x[turns].to(device), fetched.items))
 
         kept = KEPT if len(self._blocks) == 1 else KEPT_COPIES
         return _remembered(self._buffers, (seed, epoch, window, number), made, kept)
 
-    def _fetch(
-        self, episode: Int[Tensor, "item"], start: Int[Tensor, "item"], length: Int[Tensor, "item"]
-    ) -> "_Buffer":
-        """A buffer of items. One block is left where it lies; of several, the rows that are needed are copied."""
+    def _items(self, episode: Int[Tensor, "item"], start: Int[Tensor, "item"], length: Int[Tensor, "item"]) -> "_Items":
         table = self._table
-        rows = table.first[episode] + start
-        items = _Items(
-            rows=rows,
+        return _Items(
+            rows=table.first[episode] + start,
             start=start,
             length=length,
             left=table.lengths[episode] - start,
@@ -367,23 +373,47 @@ class Demos:
             truncated=table.truncated[episode],
             weight=table.weights[episode].float(),
         )
+
+    def _fetch(self, items: "_Items") -> "_Buffer":
+        """A buffer of items. One block is left where it lies; of several, the rows that are needed are copied."""
         if len(self._blocks) == 1:
             return _Buffer(self._blocks[0], items)
-        follows = torch.cat([rows[1:] == rows[:-1] + length[:-1], torch.tensor([False])])
-        kept = length + (~follows).long()  # a run of neighbours shares its moments and ends with one more
-        local = kept.cumsum(0) - kept
-        needed = torch.repeat_interleave(rows - local, kept) + torch.arange(int(kept.sum()))
+        needed, local = self._needed(items)
+        self._read_ahead(needed)
         columns = {k: v.new_empty(len(needed), *v.shape[1:]) for k, v in self._blocks[0].items()}
-        block = torch.searchsorted(self._starts, needed, right=True) - 1
-        ids, counts = block.unique_consecutive(return_counts=True)
         place = 0
-        for b, count in zip(ids.tolist(), counts.tolist(), strict=True):
+        for b, count in self._by_block(needed):
             here = slice(place, place + count)
             index = needed[here] - self._starts[b]
             for name, column in columns.items():
                 torch.index_select(self._blocks[b][name], 0, index, out=column[here])
             place += count
         return _Buffer(columns, replace(items, rows=local))
+
+    def _needed(self, items: "_Items") -> tuple[Int[Tensor, "moment"], Int[Tensor, "item"]]:
+        """The rows that items need, in their order, and which of these is the first of each item."""
+        rows, length = items.rows, items.length
+        follows = torch.cat([rows[1:] == rows[:-1] + length[:-1], torch.tensor([False])])
+        kept = length + (~follows).long()  # a run of neighbours shares its moments and ends with one more
+        local = kept.cumsum(0) - kept
+        return torch.repeat_interleave(rows - local, kept) + torch.arange(int(kept.sum())), local
+
+    def _by_block(self, needed: Int[Tensor, "moment"]) -> list[tuple[int, int]]:
+        """(block, number of rows in it) for each run of rows in one block."""
+        block = torch.searchsorted(self._starts, needed, right=True) - 1
+        ids, counts = block.unique_consecutive(return_counts=True)
+        return list(zip(ids.tolist(), counts.tolist(), strict=True))
+
+    def _read_ahead(self, needed: Int[Tensor, "moment"]) -> None:
+        """Ask the system to read these rows of mapped files, all at once, before they are waited for one by one."""
+        place = 0
+        for b, count in self._by_block(needed):
+            rows = needed[place : place + count] - int(self._starts[b])
+            place += count
+            jumps = (rows.diff() > FAR).nonzero().flatten() + 1
+            for run in rows.tensor_split(jumps):
+                for column in self._blocks[b].values():
+                    will_need(column[int(run.min()) : int(run.max()) + 1])
 
 
 def _remembered(cache: dict[Key, Made], key: Key, make: Callable[[], Made], kept: int = KEPT) -> Made:
@@ -449,6 +479,19 @@ class _Buffer:
             weight=these.weight.expand(rows.shape),
             labels={k.removeprefix(LABEL): take(v, rows) for k, v in columns.items() if k.startswith(LABEL)},
         )
+
+
+def will_need(rows: Tensor) -> None:
+    """Tell the system that mapped `rows` will be read soon. It may heed it or not: nothing else changes."""
+    start = rows.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
+    size = rows.data_ptr() + rows.nbytes - start
+    if advise := _system_advice():
+        advise(ctypes.c_void_p(start), ctypes.c_size_t(size), ctypes.c_int(mmap.MADV_WILLNEED))
+
+
+@cache
+def _system_advice() -> Callable[..., int] | None:
+    return getattr(ctypes.CDLL(None), "madvise", None)
 
 
 def kinds(columns: Columns) -> Kinds:

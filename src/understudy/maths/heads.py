@@ -85,6 +85,7 @@ class Categorical:
         self, params: Float[Tensor, "member *batch choice"], legal: Legal = None
     ) -> Float[Tensor, "*batch choice"]:
         """Params of the mean of the members' probabilities."""
+        legal = None if legal is None else legal.expand(len(params), *legal.shape)
         return self.log_probs(params, legal).logsumexp(dim=0) - math.log(len(params))
 
     def sample(
@@ -135,7 +136,9 @@ class MultiCategorical:
 
     def blend(self, params: Float[Tensor, "member *batch logit"], legal: Legal = None) -> Float[Tensor, "*batch logit"]:
         """Params of the mean of the members' probabilities, part by part."""
-        return torch.cat([c.blend(p, m) for c, p, m in self._parts(params, legal)], dim=-1)
+        masks = [None] * len(self.choices) if legal is None else legal.split(self.choices, dim=-1)
+        parts = zip(self.choices, params.split(self.choices, dim=-1), masks, strict=True)
+        return torch.cat([Categorical(n).blend(p, m) for n, p, m in parts], dim=-1)
 
     def sample(
         self, params: Float[Tensor, "*batch logit"], noise: Float[Tensor, "*batch part"], legal: Legal = None

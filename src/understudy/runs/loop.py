@@ -91,10 +91,10 @@ class Outcome:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, after the run was saved: the same call goes on."""
+    """Ctrl-C or SIGTERM, after the run was saved: the same call goes on. `state` is where it stopped."""
 
-    def __init__(self, number: int, saved: Path | None) -> None:
-        self.exit_code = 128 + number
+    def __init__(self, number: int, saved: Path | None, state: Any) -> None:
+        self.exit_code, self.state = 128 + number, state
         where = f"saved as {saved}; the same call goes on from there" if saved else "not saved: the run has no folder"
         super().__init__(f"stopped by {signal.Signals(number).name}, {where}")
 
@@ -191,7 +191,7 @@ def run(
             if files:
                 files.write(metrics[-1])
         if interrupt:
-            raise Interrupted(interrupt[0], saved)
+            raise Interrupted(interrupt[0], saved, live.state)
         screen.show(update, metrics[-1] if metrics else {}, last=True)
         if files:
             files.event(stopped, update, live.seconds)
