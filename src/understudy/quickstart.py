@@ -91,7 +91,7 @@ def _summary(found: dict[str, Likeness]) -> Table:
         "share",
     ]
     rows: list[list[Cell]] = [
-        [layout, x.likelihood, f"{x.chain:.3f}", x.accuracy, x.drawn, x.learned, x.people, x.share]
+        [layout, x.likelihood, round(x.chain, 3), x.accuracy, x.drawn, x.learned, x.people, x.share]
         for layout, x in found.items()
     ]
     caption = (
