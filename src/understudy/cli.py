@@ -255,21 +255,19 @@ def demos(words: list[str]) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Quickstart:
-    """Imitate people cooking together, let the learned cooks play, and write a report to open."""
-
-    folder: Path = Path("runs/quickstart")  # the same command resumes what is there
-    seed: int = 0
-    updates: int = 40  # of 20 gradient steps each
-
-
 def quickstart(words: list[str]) -> None:
-    given = _parse(Quickstart, words, "quickstart")
     from understudy import quickstart
 
-    report = quickstart.run(given.folder, given.seed, given.updates)
-    print(f"\nopen {report}")
+    @dataclass(frozen=True)
+    class Quickstart:
+        """Imitate people cooking together, let the learned cooks play, and write a report to open."""
+
+        folder: Path = Path("runs/quickstart")  # the same command resumes what is there
+        seed: int = 0
+        updates: int = quickstart.UPDATES  # of 20 gradient steps each
+
+    given = _parse(Quickstart, words, "quickstart")
+    print(f"\nopen {quickstart.run(given.folder, given.seed, given.updates)}")
 
 
 @dataclass(frozen=True)
