@@ -136,6 +136,42 @@ def test_an_evaluation_knows_the_expert_from_chance(demos):
         told["lenght"]
 
 
+def test_a_run_is_measured_with_its_curves_its_pictures_and_where_it_comes_from(demos, tmp_path):
+    env, config = api.make_env("navigation", agents=2), {"net": {"hidden": 8}, "steps": 1}
+    habits = api.Habits(log_every=1, show=False)
+    run = api.train("bc", demos, config=config, updates=3, folder=tmp_path / "run", habits=habits, seed=7)
+    others = api.record(env, episodes=5, seed=9)
+    told = [api.evaluate(who, env, others, episodes=12, most=200) for who in (run, run.folder, run.policy)]
+    assert str(told[0]) == str(told[1]) == str(told[2])
+    assert [row["update"] for row in told[0].metrics] == [row["update"] for row in told[1].metrics] == [1, 2, 3]
+    assert told[1].provenance["seed of the run"] == 7 and told[1].group and not told[1].notes and not told[2].metrics
+    median = others.returns().sum(dim=1).sort().values[2]
+    assert torch.isclose(told[0].shown["demonstrators"].rewards.sum(), median)
+    assert 0 < told[0]["accuracy"].value < 1 and told[0]["random likelihood"].value == pytest.approx(
+        -torch.tensor(5.0).log()
+    )
+    page = told[0].report().html()
+    assert "side by side" in page and others.fingerprint() in page and "learning" in page
+    assert "learnt from" in api.evaluate(run, env, demos, episodes=12, most=200).notes[0]
+
+
+def test_where_chance_earns_as_much_as_the_demonstrators_there_is_no_normalised_return():
+    env = api.make_env("slip_chain")
+    told = api.evaluate(Uniform(env.spec), env, api.record(env, Uniform(env.spec), 5, seed=1), episodes=5, seed=1)
+    assert "random return/team" in told.figures and "side by side" not in told.report().html(), "no pictures either"
+    zero_sum = api.make_env("rock_paper_scissors")
+    told = api.evaluate(Uniform(zero_sum.spec), zero_sum, episodes=10)
+    assert not any(name.startswith("normalised") for name in told.figures) and str(told)
+
+
+def test_no_episode_to_measure_against_is_an_error_not_the_expert(demos):
+    env = api.make_env("navigation", agents=2)
+    with pytest.raises(DemosError, match="no episode"):
+        api.evaluate(Uniform(env.spec), env, demos.select([]), episodes=4)
+    with pytest.raises(EnvError, match="episodes: got 0"):
+        api.evaluate(Uniform(env.spec), env, demos, episodes=0)
+
+
 def test_recordings_of_another_env_are_refused(demos):
     message = "demos of navigation do not fit navigation: agents is 2 in the recordings, 3 in the env"
     with pytest.raises(DemosError, match=message):
