@@ -32,6 +32,7 @@ ROOMS = {  # room -> rooms it may import, besides itself
         "evaluation",
         "runs",
         "recordings",
+        "cooking",
         "api",
     },
     "cooking": {"core", "maths", "envs", "demos", "nets", "rollout", "algorithms", "evaluation", "recordings"},

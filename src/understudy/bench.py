@@ -34,21 +34,42 @@ def kitchen(folder: Path, seeds: int, workers: int, minutes: float | None) -> Re
     rows = []
     for layout in LAYOUTS:
         each = [one[layout] for one in found]
-        row = [_over_seeds([getattr(x, name).value for x in each]) for name in ("likelihood", "accuracy", "learned")]
+        row = [
+            _over_seeds([getattr(x, name).value for x in each])
+            for name in ("likelihood", "accuracy", "drawn", "learned")
+        ]
         share = _over_seeds([x.share.value for x in each])
-        rows.append([layout, row[0], f"{each[0].chain:.3f}", row[1], row[2], each[0].people, share])
-    columns = ["kitchen", "nats per action", "by own last action", "right", "score, learned", "score, people", "share"]
+        rows.append([layout, row[0], f"{each[0].chain:.3f}", *row[1:], each[0].people, share])
+    columns = [
+        "kitchen",
+        "nats per action",
+        "by own last action",
+        "right",
+        "score, as drawn",
+        "steady",
+        "people",
+        "share",
+    ]
     caption = (
         f"Recorded test pairs, {seeds} seeds: mean ± half of the 95 % interval over seeds; people's score over trials. "
         f"Score: points in {SCORED} steps, {EPISODES} episodes a seed. Nats per action: lower is better; beside it a "
-        "Markov chain of each cook's own actions."
+        "Markov chain of each cook's own actions. Pairs play with every action drawn as cloned, or with a steady hand "
+        "(`understudy.cooking.Steady`); share is steady over people."
     )
     rows_by_seed = [
-        [layout, str(seed), one[layout].likelihood, one[layout].accuracy, one[layout].learned, one[layout].share]
+        [
+            layout,
+            str(seed),
+            one[layout].likelihood,
+            one[layout].accuracy,
+            one[layout].drawn,
+            one[layout].learned,
+            one[layout].share,
+        ]
         for layout in LAYOUTS
         for seed, one in enumerate(found)
     ]
-    by_seed = Table(["kitchen", "seed", "nats per action", "right", "score, learned", "share"], rows_by_seed)
+    by_seed = Table(["kitchen", "seed", "nats per action", "right", "score, as drawn", "steady", "share"], rows_by_seed)
     return Report(
         "Imitating people who cook",
         tables=[Table(columns, rows, caption)],

@@ -4,19 +4,22 @@ One policy is cloned from the recorded pairs of all five kitchens (and their mir
 people whom it has never seen: how likely it finds what they did, and how many soups it serves when it plays both cooks.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from understudy.algorithms import bc
+from understudy.core.errors import EnvError
 from understudy.core.random import generator
-from understudy.core.types import Segment
+from understudy.core.types import Segment, View
 from understudy.demos.demos import Demos
 from understudy.envs.kitchen import Kitchen
+from understudy.envs.kitchen_board import STAY
 from understudy.evaluation import metrics
+from understudy.maths.heads import Categorical
 from understudy.maths.stats import Estimate, estimate
 from understudy.nets import AgentPolicy, NetConfig
 from understudy.recordings import people_cooking
@@ -32,6 +35,62 @@ def settings(members: int = 1) -> bc.Config:
     return bc.Config(net=net, batch=4096, window=100, held_out=0.12, weight_decay=1.0)
 
 
+@dataclass
+class Steady:
+    """Plays a clone with a steadier hand: when a cook acts is drawn as cloned, what it does is mostly the likeliest.
+
+    A clone is never quite sure, and drawing every small chance makes cooks dither; always taking the likeliest makes
+    them stop, since at most moments people wait. So the moves share the probability that the clone gives to moving,
+    in proportion to p^(1 / temperature). And the longer a cook's hands have not changed, the less sharp it becomes: a
+    clone holds no view of its own idleness, and two of them wait for each other for ever.
+    """
+
+    policy: AgentPolicy
+    env: Kitchen
+    temperature: float = 0.25
+    haste: float = 0.2  # how much less likely waiting becomes, nats
+    patience: float = 30.0  # steps with unchanged hands before it grows restless
+    doubling: float = 15.0  # steps in which the temperature then doubles
+    hottest: float = 4.0
+
+    def __post_init__(self) -> None:
+        self.noise = self.policy.noise
+
+    def start(self, envs: int) -> dict[str, Any]:
+        blank = self.policy.normaliser.mean.new_zeros(envs, self.env.spec.agents)
+        return {"policy": self.policy.start(envs), "hands": blank.long(), "idle": blank}
+
+    def act(
+        self, view: View, memory: dict[str, Any], noise: Float[Tensor, "env agent noise"]
+    ) -> tuple[Tensor, dict[str, Any]]:
+        assert view.whole is not None
+        hands = self.env.unpack(view.whole).hands[..., 0].long()
+        idle = torch.where(hands == memory["hands"], memory["idle"] + 1, 0.0)
+        restless = torch.exp2((idle - self.patience).clamp(min=0) / self.doubling)
+        heat = (self.temperature * restless).clamp(max=self.hottest).unsqueeze(-1)
+
+        def choose(logits: Tensor, agents: int | slice, legal: Tensor | None) -> Tensor:
+            return Categorical(6).sample(sharpen(logits, heat[:, agents], self.haste), noise[:, agents])
+
+        actions, inner = self.policy.act_by(view, memory["policy"], choose)
+        return actions, {"policy": inner, "hands": hands, "idle": idle}
+
+    def log_prob(self, view: View, actions: Tensor, memory: Any = (), starts: Tensor | None = None) -> Tensor:
+        raise EnvError("steady play is a way to draw actions; ask the clone itself how likely they are.")
+
+
+def sharpen(
+    logits: Float[Tensor, "*batch 6"], temperature: Float[Tensor, "*batch 1"], haste: float
+) -> Float[Tensor, "*batch 6"]:
+    """Logits that keep the moves' share of probability, spread as p^(1 / temperature), and wait less by `haste`."""
+    log_prob = torch.log_softmax(logits, dim=-1)
+    waits = torch.arange(6, device=logits.device) == STAY
+    moves = log_prob.masked_fill(waits, -torch.inf)
+    moving = moves.logsumexp(dim=-1, keepdim=True)
+    sharp = torch.log_softmax((moves - moving) / temperature, dim=-1) + moving
+    return torch.where(waits, log_prob - haste, sharp)
+
+
 @dataclass(frozen=True)
 class Likeness:
     """How a policy compares with unseen people in one kitchen. Intervals resample trials and episodes."""
@@ -39,18 +98,22 @@ class Likeness:
     likelihood: Estimate  # mean -log p of what people did, nats per agent-step: lower is better
     accuracy: Estimate  # share of agent-steps where the likeliest action is the one taken
     chain: float  # the same -log p by a Markov chain of each cook's own actions, fitted to the train pairs
-    learned: Estimate  # score of learned pairs in 400 steps
+    drawn: Estimate  # score in 400 steps of learned pairs that draw every action as cloned
+    learned: Estimate  # score in 400 steps of learned pairs with a steady hand
     people: Estimate  # score of the recorded pairs in 400 steps
-    share: Estimate  # the first over the second
+    share: Estimate  # the steady pairs' score over people's
 
 
-def likeness(policy: AgentPolicy, layout: str, episodes: int, seed: int) -> tuple[Likeness, Segment, Demos]:
-    """Measure `policy` in a kitchen on the test pairs. Also returns the played and the recorded episodes."""
-    kitchen = Kitchen(layout, horizon=HORIZON)
+def likeness(
+    policy: AgentPolicy, layout: str, episodes: int, seed: int, horizon: int = HORIZON
+) -> tuple[Likeness, Segment, Demos]:
+    """Measure `policy` in a kitchen on the test pairs. Also returns the steady and the recorded episodes."""
+    kitchen = Kitchen(layout, horizon=horizon)
     people = people_cooking(kitchen, "test")
     recorded, chance = people.padded(), generator(seed, "likeness", layout)
     found = score(policy, people)
-    played = play(kitchen, policy, episodes, chance)
+    drawn = play(kitchen, policy, episodes, chance)
+    played = play(kitchen, Steady(policy, kitchen), episodes, chance)
     learned, theirs = score_in_400(played), score_in_400(recorded)
     surprise = metrics.mean_of_steps(-found.log_prob, found.counts, chance)
     return (
@@ -58,6 +121,7 @@ def likeness(policy: AgentPolicy, layout: str, episodes: int, seed: int) -> tupl
             likelihood=surprise,
             accuracy=metrics.mean_of_steps(found.hit.float(), found.counts, chance),
             chain=chain_likelihood(people_cooking(kitchen, "train").padded(), recorded),
+            drawn=estimate(score_in_400(drawn), chance),
             learned=estimate(learned, chance),
             people=estimate(theirs, chance),
             share=ratio_of_means(learned, theirs, chance),
@@ -98,8 +162,3 @@ def chain_likelihood(train: Segment, test: Segment, choices: int = 6) -> float:
     counts.index_put_((before, actions), torch.ones(len(actions), dtype=torch.float64), accumulate=True)
     log_prob = (counts / counts.sum(dim=1, keepdim=True)).log()
     return float(-log_prob[pairs(test)].mean())
-
-
-def average(found: Mapping[str, Likeness]) -> float:
-    """Mean -log p over kitchens."""
-    return sum(one.likelihood.value for one in found.values()) / len(found)

@@ -4,6 +4,7 @@ Here, and nowhere else, episodes end and begin again: `terminated` says that the
 limit cut it off, `next_view` is what a step led to BEFORE the reset, and recurrent memory starts from zeros after it.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,7 @@ from understudy.core.random import uniform
 from understudy.core.tree import tree_cat, tree_map, tree_put, tree_stack, tree_take
 from understudy.core.types import Continuous, Discrete, Env, EnvSpec, Policy, Segment, View, legal_size
 from understudy.demos.demos import About, Demos, Episode
-from understudy.maths.heads import Categorical, MultiCategorical
+from understudy.maths.heads import Categorical, Gaussian, MultiCategorical, standard_normal
 
 Expert = Callable[[Any, View, Tensor], Tensor]  # expert(env, view, noise) -> actions
 
@@ -154,7 +155,7 @@ class Scripted:
 
 @dataclass
 class Uniform:
-    """Every legal move alike likely; continuous actions uniform within their bounds (normal where unbounded)."""
+    """Every legal move alike likely; continuous actions uniform within their bounds, standard normal without."""
 
     spec: EnvSpec
 
@@ -177,20 +178,26 @@ class Uniform:
     def act(self, view: View, memory: Any, noise: Float[Tensor, "env agent noise"]) -> tuple[Tensor, Any]:
         action = self.spec.action
         if isinstance(action, Continuous):
-            low, high = max(action.low, -1e3), min(action.high, 1e3)
-            return low + (high - low) * noise, memory
+            if _unbounded(action):
+                return standard_normal(noise), memory
+            return action.low + (action.high - action.low) * noise, memory
         head, logits = self._flat(view)
         return head.sample(logits, noise, view.legal), memory
 
     def log_prob(self, view: View, actions: Tensor, memory: Any = (), starts: Tensor | None = None) -> Tensor:
         action = self.spec.action
         if isinstance(action, Continuous):
-            low, high = max(action.low, -1e3), min(action.high, 1e3)
-            inside = ((actions >= low) & (actions <= high)).all(dim=-1)
-            density = -action.size * torch.log(torch.tensor(high - low)).item()
-            return torch.where(inside, density, -torch.inf).to(view.obs.dtype)
+            if _unbounded(action):
+                return Gaussian(action.size).log_prob(actions.new_zeros(*actions.shape[:-1], 2 * action.size), actions)
+            inside = ((actions >= action.low) & (actions <= action.high)).all(dim=-1)
+            density = -action.size * math.log(action.high - action.low)
+            return torch.where(inside, density, -math.inf).to(view.obs.dtype)
         head, logits = self._flat(view)
         return head.log_prob(logits, actions, view.legal)
+
+
+def _unbounded(action: Continuous) -> bool:
+    return math.isinf(action.low) or math.isinf(action.high)
 
 
 def within_bounds(spec: EnvSpec, actions: Tensor) -> Tensor:

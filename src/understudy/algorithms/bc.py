@@ -12,6 +12,7 @@ past was cut off are left out of the loss (`burn_in`; Kapturowski et al. 2019, R
 """
 
 import copy
+import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -119,8 +120,8 @@ def finished(config: Config, state: State) -> bool:
 
 
 def result(state: State) -> AgentPolicy:
-    """The policy that made the episodes held out likeliest."""
-    return state.best
+    """The policy that made the episodes held out likeliest; the latest where none were held out or looked at yet."""
+    return state.best if math.isfinite(state.best_loss) else state.policy
 
 
 def clone_loss(policy: AgentPolicy, part: Segment, config: Config, generator: torch.Generator) -> Float[Tensor, ""]:
@@ -137,7 +138,8 @@ def clone_loss(policy: AgentPolicy, part: Segment, config: Config, generator: to
         begun = part.starts[:, :1, None]  # the episode begins with this window: its past is all there
         late = torch.arange(weight.shape[1], device=weight.device)[:, None] >= config.burn_in
         weight = weight * (begun | late)
-    return -(log_prob * weight).sum() / weight.sum().clamp(min=1e-8)
+    counted = log_prob.where(weight > 0, 0.0)  # who does not count may have done what was impossible
+    return -(counted * weight).sum() / weight.sum().clamp(min=1e-8)
 
 
 def weigh_by_return(demos: Demos, strength: float) -> Demos:
@@ -150,9 +152,10 @@ def weigh_by_return(demos: Demos, strength: float) -> Demos:
 
 def _look_at_held_out(state: State, held: Demos | None) -> None:
     state.looked = state.position
-    if held is not None:
-        state.held_loss = -float(score(state.policy, held).mean)
-    if held is None or state.held_loss < state.best_loss:
+    if held is None:
+        return
+    state.held_loss = -float(score(state.policy, held).mean)
+    if state.held_loss < state.best_loss:
         state.best_loss, state.misses = state.held_loss, 0
         state.best.load_state_dict(state.policy.state_dict())
     else:

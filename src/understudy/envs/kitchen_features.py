@@ -45,7 +45,8 @@ def feature_names(cooks: int) -> tuple[str, ...]:
     mine = [f"facing {f}" for f in FACINGS] + [f"holds {t}" for t in THINGS]
     me = mine + [f"did {a}" for a in ACTIONS]
     me += [f"ahead {t}" for t in TILES] + [f"ahead {t}" for t in THINGS] + ["ahead cook"]
-    me += [f"would {e}" for e in EFFECTS] + [f"free {f}" for f in FACINGS] + [f"blocked {f}" for f in FACINGS]
+    me += [f"would {e}" for e in (*EFFECTS, "nothing")]
+    me += [f"{f} is {way}" for way in ("free", "taken", "in vain") for f in FACINGS]
     me += [f"near {t}" for t in TARGETS] + [f"{f} to {t}" for f in FACINGS for t in TARGETS]
     others = range(1, cooks)
     names = [f"I {name}" for name in me] + [f"other {o} {name}" for o in others for name in mine]
@@ -96,8 +97,10 @@ def observe(
             _kinds(state.things[rows, front]),
             (front.unsqueeze(-1) == state.cell.unsqueeze(1)).any(dim=-1, keepdim=True).float(),
             effects.float(),
+            (~effects.any(dim=-1, keepdim=True)).float(),
             (walkable & ~taken).float(),
             (walkable & taken).float(),
+            (one_hot(state.facing, 4).bool() & ~(walkable & ~taken)).float(),  # faced already, and no way
             _nearness(now).flatten(2),
             (now - then).sign().flatten(2),
         ],

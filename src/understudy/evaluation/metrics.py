@@ -273,13 +273,14 @@ def distance(learned: Rows, demonstrated: Rows, generator: torch.Generator, most
 
 
 def _kept(rows: Rows, most: int) -> Rows:
-    """At most `most` rows; episodes of which none is left are dropped."""
-    valid = torch.zeros_like(rows.valid).flatten()
-    there = rows.valid.flatten().nonzero().squeeze(1)
-    valid[there[kept_rows(len(there), most).to(there.device)]] = True
-    valid = valid.view_as(rows.valid)
-    episodes = valid.any(1)
-    return Rows(rows.values[episodes].double(), valid[episodes])
+    """At most `most` rows, and no more room than they need; episodes of which none is left are dropped."""
+    there = rows.valid.nonzero()  # [row, (episode, place)]
+    episode, place = there[kept_rows(len(there), most).to(there.device)].unbind(1)
+    _, number, counts = episode.unique_consecutive(return_inverse=True, return_counts=True)
+    moved = torch.arange(len(episode), device=episode.device) - (counts.cumsum(0) - counts)[number]
+    values = rows.values.new_zeros(len(counts), int(counts.max()), rows.values.shape[2], dtype=torch.float64)
+    values[number, moved] = rows.values[episode, place].double()
+    return Rows(values, torch.arange(values.shape[1], device=values.device) < counts.unsqueeze(1))
 
 
 def _estimated(pairs: EpisodePairs, generator: torch.Generator) -> Estimate:

@@ -4,6 +4,7 @@ One class serves all kinds, chosen by `NetConfig`: memoryless, recurrent, attend
 of frames, with the agent's own previous action, and joint (each agent's move given the earlier agents' moves).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ from understudy.core.types import Continuous, EnvSpec, View, action_shape
 from understudy.maths.heads import Head, action_features, make_head, one_hot
 from understudy.nets.bodies import BODIES
 from understudy.nets.mlp import ACTIVATIONS, AgentLinear, Normaliser, sharing_groups
+
+Choose = Callable[[Tensor, int | slice, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -93,11 +96,11 @@ class AgentPolicy(nn.Module):
         self, view: View, memory: dict[str, Any], noise: Float[Tensor, "env agent noise"]
     ) -> tuple[Tensor, dict[str, Any]]:
         """Draw every agent's action."""
-        return self._act(view, memory, lambda params, i, legal: self.head.sample(params, noise[..., i, :], legal))
+        return self.act_by(view, memory, lambda params, i, legal: self.head.sample(params, noise[..., i, :], legal))
 
     def mode(self, view: View, memory: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         """Every agent's likeliest action, with nothing drawn."""
-        return self._act(view, memory, lambda params, i, legal: self.head.mode(params, legal))
+        return self.act_by(view, memory, lambda params, i, legal: self.head.mode(params, legal))
 
     def log_prob(
         self, view: View, actions: Tensor, memory: Any = (), starts: Bool[Tensor, "env time"] | None = None
@@ -183,7 +186,12 @@ class AgentPolicy(nn.Module):
         told = (earlier.unsqueeze(-1) * done.unsqueeze(-3)).flatten(-2)
         return torch.cat([hidden, everybody.expand_as(hidden), told], dim=-1)
 
-    def _act(self, view: View, memory: dict[str, Any], choose: Any) -> tuple[Tensor, dict[str, Any]]:
+    def act_by(self, view: View, memory: dict[str, Any], choose: Choose) -> tuple[Tensor, dict[str, Any]]:
+        """Every agent's action as `choose(params, agents, legal)` picks it, and the memory after.
+
+        `agents` is a slice of all agents, or one agent's number where a joint policy asks them one after another; what
+        is chosen must have as many axes.
+        """
         one_step = tree_map(lambda x: x.unsqueeze(1), view)
         before = memory["action"].unsqueeze(1) if self.config.own_action else None
         hidden, after = self._hidden(one_step, before, memory, None)
@@ -197,7 +205,7 @@ class AgentPolicy(nn.Module):
             after["action"] = one_hot(actions, self.spec.action)
         return actions, after
 
-    def _one_after_another(self, hidden: list[Tensor], view: View, choose: Any) -> Tensor:
+    def _one_after_another(self, hidden: list[Tensor], view: View, choose: Choose) -> Tensor:
         envs, agents, one = len(hidden[0]), self.spec.agents, hidden[0]
         done = one.new_zeros(envs, 1, agents, self.acted)
         dtype = one.dtype if isinstance(self.spec.action, Continuous) else torch.long
