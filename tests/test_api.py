@@ -164,6 +164,13 @@ def test_where_chance_earns_as_much_as_the_demonstrators_there_is_no_normalised_
     assert not any(name.startswith("normalised") for name in told.figures) and str(told)
 
 
+def test_returns_of_longer_recordings_are_not_set_against_those_of_shorter_play(demos):
+    short = api.make_env("navigation", agents=2, horizon=5)
+    told = api.evaluate(Uniform(short.spec), short, demos, episodes=6, most=100)
+    assert "horizon=" in told.notes[0] and told.notes[0] in str(told) and told.notes[0] in told.report().html()
+    assert not any(name.startswith("normalised") for name in told.figures)
+
+
 def test_no_episode_to_measure_against_is_an_error_not_the_expert(demos):
     env = api.make_env("navigation", agents=2)
     with pytest.raises(DemosError, match="no episode"):

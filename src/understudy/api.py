@@ -212,7 +212,7 @@ def evaluate(
     policy: Policy | Run | Path | str,
     env: Env,
     demos: Demos | None = None,
-    episodes: int = 1000,
+    episodes: int | None = None,
     seed: int = 1,
     most: int = 2000,
 ) -> Evaluation:
@@ -226,8 +226,11 @@ def evaluate(
     Args:
         policy: a policy, a run, or the folder of one: then its learning curves and settings are in the report too.
         demos: the demonstrators; None: as many episodes of the expert that ships with the env.
+        episodes: that the policy plays, and random play; None: 1,000, fewer where that is more than 200,000 steps.
         most: moments of each side that the distances look at.
     """
+    if episodes is None:
+        episodes = min(1000, max(20, 200_000 // (env.spec.horizon or 200)))
     run = _told(policy)
     player: Any = run.get("policy", policy)
     demonstrated = record(env, None, episodes, seed) if demos is None else demos
@@ -248,6 +251,13 @@ def evaluate(
             )
             figures["accuracy"] = metrics.mean_of_steps(found.hit.float(), found.counts, chance)
     fingerprint, notes = demonstrated.fingerprint(), []
+    longest, horizon = int(demonstrated.lengths.max()), env.spec.horizon
+    if horizon is not None and longest > horizon:
+        figures = {name: figure for name, figure in figures.items() if not name.startswith("normalised return")}
+        notes.append(
+            f"Demonstrators played up to {longest:,} steps, here an episode ends after {horizon:,}: their returns are "
+            f"not of the same time. Measure under the rule horizon={longest}."
+        )
     if run.get("demos") == fingerprint:
         notes.append(
             "These are the recordings that it learnt from: likelihood and accuracy flatter it. Measure on others."

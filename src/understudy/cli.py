@@ -129,7 +129,7 @@ class Evaluate:
     env: str | None = None  # where to play; the run's own env where none is given
     rule: tuple[str, ...] = ()  # a rule of the env, such as --rule horizon=100
     demos: str | None = None  # the demonstrators, as for `train`; the env's own expert where none are given
-    episodes: int = 1000  # that the policy plays, and random play
+    episodes: int | None = None  # that it plays; 1,000 where not given, fewer where they are long
     seed: int = 1
     report: Path | None = None  # where the page is written; evaluation.html in the run's folder where not given
 
@@ -189,7 +189,7 @@ class Compare:
     env: str | None = None  # where to play; the first run's own env where none is given
     rule: tuple[str, ...] = ()  # a rule of the env, such as --rule horizon=100
     demos: str | None = None  # the demonstrators, as for `train`; the env's own expert where none are given
-    episodes: int = 1000  # that each policy plays, and random play
+    episodes: int | None = None  # that each plays; 1,000 where not given, fewer where they are long
     seed: int = 1
     report: Path | None = None  # where the page is written; comparison.html beside the first run where not given
 

@@ -86,7 +86,7 @@ def report_of(measured: Mapping[str, Evaluation], title: str = "") -> Report:
         intro="\n\n".join(_notes(measured)),
         tables=[table for table in (_outcomes(measured), _over_runs(measured)) if table.rows],
         sections=[section for section in sections if section is not None],
-        provenance=shared | {name: rest for name, rest in own.items() if rest},
+        provenance={name: said for name, said in (shared | own).items() if said not in ("", {})},
     )
 
 
