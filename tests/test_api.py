@@ -8,6 +8,7 @@ from understudy import api
 from understudy.algorithms import bc, ppo
 from understudy.core.errors import ConfigError, DemosError, EnvError, RunError
 from understudy.core.random import generator
+from understudy.evaluation import metrics
 from understudy.nets import NetConfig
 from understudy.rollout import Uniform, begin, collect
 from understudy.runs.loop import describe
@@ -146,7 +147,7 @@ def test_a_run_is_measured_with_its_curves_its_pictures_and_where_it_comes_from(
     assert [row["update"] for row in told[0].metrics] == [row["update"] for row in told[1].metrics] == [1, 2, 3]
     assert told[1].provenance["seed of the run"] == 7 and told[1].group and not told[1].notes and not told[2].metrics
     median = others.returns().sum(dim=1).sort().values[2]
-    assert torch.isclose(told[0].shown["demonstrators"].rewards.sum(), median)
+    assert torch.isclose(metrics.returns(told[0].shown["demonstrators"]).sum(), median)
     assert 0 < told[0]["accuracy"].value < 1 and told[0]["random likelihood"].value == pytest.approx(
         -torch.tensor(5.0).log()
     )
@@ -158,7 +159,7 @@ def test_a_run_is_measured_with_its_curves_its_pictures_and_where_it_comes_from(
 def test_where_chance_earns_as_much_as_the_demonstrators_there_is_no_normalised_return():
     env = api.make_env("slip_chain")
     told = api.evaluate(Uniform(env.spec), env, api.record(env, Uniform(env.spec), 5, seed=1), episodes=5, seed=1)
-    assert "random return/team" in told.figures and "side by side" not in told.report().html(), "no pictures either"
+    assert "random return/team_0" in told.figures and "side by side" not in told.report().html(), "no pictures either"
     zero_sum = api.make_env("rock_paper_scissors")
     told = api.evaluate(Uniform(zero_sum.spec), zero_sum, episodes=10)
     assert not any(name.startswith("normalised") for name in told.figures) and str(told)
