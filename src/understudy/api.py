@@ -235,6 +235,8 @@ def evaluate(
     player: Any = run.get("policy", policy)
     demonstrated = record(env, None, episodes, seed) if demos is None else demos
     fit(demonstrated, env)
+    if isinstance(player, AgentPolicy):
+        fit(player, env)
     guess = Uniform(env.spec)
     learned, random = (
         play(env, who, episodes, generator(seed, "evaluate", name))
@@ -331,6 +333,8 @@ def scenes(policy: Policy, env: Env, seed: int = 0) -> list[Scene]:
     """One episode as pictures. Raises EnvError where the env draws none."""
     if not hasattr(env, "draw"):
         raise EnvError(f"{env.spec.title or type(env).__name__} has no pictures: its class offers no `draw`.")
+    if isinstance(policy, AgentPolicy):
+        fit(policy, env)
     played = play(env, policy, 1, generator(seed, "scenes"))
     assert played.view.whole is not None and played.next_view is not None and played.next_view.whole is not None
     return [env.draw(whole) for whole in (*played.view.whole[0], played.next_view.whole[0, -1])]
@@ -360,14 +364,15 @@ def env_of(folder: Path | str) -> Env:
     return env
 
 
-def fit(demos: Demos, env: Env) -> None:
-    """Raises DemosError where whoever was recorded saw or did other things than the agents of `env`."""
+def fit(given: Demos | AgentPolicy, env: Env) -> None:
+    """Raises DemosError where whoever was recorded, or learnt, saw or did other things than the agents of `env`."""
+    kind = "the policy" if isinstance(given, AgentPolicy) else "demos"
     for name in ("agents", "obs", "action"):
-        there, here = getattr(demos.spec, name), getattr(env.spec, name)
+        there, here = getattr(given.spec, name), getattr(env.spec, name)
         if there != here:
             raise DemosError(
-                f"demos of {demos.spec.title or 'an unnamed env'} do not fit {env.spec.title or 'this env'}: "
-                f"{name} is {there} in the recordings, {here} in the env."
+                f"{kind} of {given.spec.title or 'an unnamed env'} {'does' if kind == 'the policy' else 'do'} not fit "
+                f"{env.spec.title or 'this env'}: {name} is {there} there, {here} in the env."
             )
 
 
