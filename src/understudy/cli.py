@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         from understudy.core.errors import UnderstudyError
 
-        if debug or not isinstance(error, UnderstudyError):
+        if debug or not isinstance(error, UnderstudyError | OSError):
             raise
         from rich.console import Console
         from rich.text import Text
@@ -61,6 +61,7 @@ def record(words: list[str]) -> None:
     given = _parse(Record, words, "record")
     from understudy import api
 
+    _still_free(given.folder)  # asked before an hour of play, not after it
     env = api.make_env(given.env, **_rules(given.rule))
     player = None if given.policy is None else api.load_policy(given.policy)
     demos = api.record(env, player, given.episodes, given.seed)
@@ -331,6 +332,17 @@ def _value_of(words: list[str], flag: str) -> str | None:
         if word == flag or word.startswith(f"{flag}="):
             return following if word == flag else word.partition("=")[2]
     return None
+
+
+def _still_free(folder: Path) -> None:
+    """Refuse a `folder` for demos that holds some, or that cannot be one."""
+    from understudy.core.errors import DemosError
+    from understudy.demos.store import INDEX
+
+    if (folder / INDEX).exists():
+        raise DemosError(f"{folder}: demos are here, and they are kept. Choose another folder, or delete this one.")
+    if folder.exists() and not folder.is_dir():
+        raise DemosError(f"{folder}: a file is here, and demos are kept in a folder. Choose another name.")
 
 
 def _columns(rows: list[list[str]]) -> str:

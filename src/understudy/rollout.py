@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from understudy.core.errors import EnvError
+from understudy.core.errors import ConfigError, EnvError
 from understudy.core.random import uniform
 from understudy.core.tree import tree_cat, tree_map, tree_put, tree_stack, tree_take
 from understudy.core.types import Continuous, Discrete, Env, EnvSpec, Policy, Segment, View, legal_size
@@ -81,8 +81,11 @@ def play(env: Env, policy: Policy, episodes: int, generator: torch.Generator, en
     fixed number of steps, and in the first n episodes to end).
 
     Raises:
+        ConfigError: no episodes, or no envs to play them in, were asked for.
         EnvError: where the env has no horizon and an episode did not end within 100,000 steps.
     """
+    if episodes < 1 or envs < 1:
+        raise ConfigError(f"episodes={episodes}, envs={envs}: to play takes at least one of both.")
     rounds = [min(envs, episodes - done) for done in range(0, episodes, envs)]
     played = [_play_round(env, policy, count, generator) for count in rounds]
     longest = max(p.obs.shape[1] for p in played)
