@@ -176,7 +176,7 @@ def test_no_episode_to_measure_against_is_an_error_not_the_expert(demos):
     env = api.make_env("navigation", agents=2)
     with pytest.raises(DemosError, match="no episode"):
         api.evaluate(Uniform(env.spec), env, demos.select([]), episodes=4)
-    with pytest.raises(EnvError, match="episodes: got 0"):
+    with pytest.raises(ConfigError, match="episodes=0"):
         api.evaluate(Uniform(env.spec), env, demos, episodes=0)
 
 

@@ -137,6 +137,10 @@ def test_people_are_learned_from_by_naming_their_kitchen(run, tmp_path):
             "agents of navigation: expected a whole number, got 'two'",
         ),
         (["record", "navigation", "x", "--rule", "agents"], "rule: got 'agents', but a rule is written name=value."),
+        (["record", "navigation", "x", "--episodes", "0"], "ConfigError: episodes=0, envs=1024"),
+        (["train", "bc", "x", "--rate", "-1"], "rate: got -1.0, but it must be a finite number"),
+        (["train", "ppo", "x", "--rate", "nan"], "rate: got nan, but it must be a finite number"),
+        (["train", "ppo", "x", "--max-grad-norm", "0"], "max_grad_norm: got 0.0, but it must be above 0"),
         (["train", "bcc", "x"], "unknown algorithm 'bcc'. Did you mean `bc`?"),
         (["train", "bc", "x", "--updates", "1"], "DemosError: bc learns from demonstrations alone"),
         (["train", "bc", "x", "--net.hiden", "1"], "--net.hidden"),
@@ -150,6 +154,21 @@ def test_what_is_refused_is_said_in_one_line_without_a_traceback(run, tmp_path, 
     code, said = run(*words)
     assert code == 2 and message in said and "Traceback" not in said
     assert not list(tmp_path.iterdir())
+
+
+def test_a_recording_that_has_no_place_is_refused_before_anybody_plays(run, recorded, tmp_path, monkeypatch):
+    monkeypatch.setattr(api, "record", lambda *_: pytest.fail("they played"))
+    code, said = run("record", "navigation", recorded)
+    assert code == 2 and "demos are here, and they are kept" in said
+    (tmp_path / "file").touch()
+    code, said = run("record", "navigation", tmp_path / "file")
+    assert code == 2 and "a file is here, and demos are kept in a folder" in said
+
+
+def test_what_the_system_refuses_is_said_without_a_traceback(run, recorded, tmp_path):
+    (tmp_path / "file").touch()
+    code, said = run("train", "bc", tmp_path / "file", "--demos", recorded, "--updates", 1, *QUICK)
+    assert code == 2 and "FileExistsError" in said and str(tmp_path / "file") in said.replace("\n", "")
 
 
 def test_debug_shows_where_an_error_came_from(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from understudy import api
-from understudy.core.errors import EnvError
+from understudy.core.errors import ConfigError, EnvError
 from understudy.core.random import generator, uniform
 from understudy.core.tree import tree_leaves, tree_map
 from understudy.core.types import Continuous, Discrete, EnvSpec, MultiDiscrete, Segment, View
@@ -494,7 +494,7 @@ def test_no_more_is_played_side_by_side_than_a_simulator_has_copies(divisible, b
     assert played.obs.shape[:3] == (7, 5, 2)
     assert door.batches[::2] == batches, "each round begins, and begins again where its episodes end"
     assert len(record(door, Uniform(env.spec), 4, generator(0))) == 4
-    with pytest.raises(EnvError, match="episodes: got 0"):
+    with pytest.raises(ConfigError, match="episodes=0"):
         play(door, Uniform(env.spec), 0, generator(0))
 
 

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         from understudy.core.errors import UnderstudyError
 
-        if debug or not isinstance(error, UnderstudyError):
+        if debug or not isinstance(error, UnderstudyError | OSError):
             raise
         from rich.console import Console
         from rich.text import Text
@@ -62,6 +62,7 @@ def record(words: list[str]) -> None:
     given = _parse(Record, words, "record")
     from understudy import api
 
+    _still_free(given.folder)  # asked before an hour of play, not after it
     env = api.make_env(given.env, **_rules(given.rule))
     player = None if given.policy is None else api.load_policy(given.policy)
     demos = api.record(env, player, given.episodes, given.seed)
@@ -346,6 +347,17 @@ def _by_command(report: Any, name: str, words: list[str]) -> Any:
     """The page with the command that made it."""
     command = shlex.join(["understudy", name, *words])
     return replace(report, provenance={"command": command, **report.provenance})
+
+
+def _still_free(folder: Path) -> None:
+    """Refuse a `folder` for demos that holds some, or that cannot be one."""
+    from understudy.core.errors import DemosError
+    from understudy.demos.store import INDEX
+
+    if (folder / INDEX).exists():
+        raise DemosError(f"{folder}: demos are here, and they are kept. Choose another folder, or delete this one.")
+    if folder.exists() and not folder.is_dir():
+        raise DemosError(f"{folder}: a file is here, and demos are kept in a folder. Choose another name.")
 
 
 def _env(given: Any) -> Any:

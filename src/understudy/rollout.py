@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from understudy.core.errors import EnvError
+from understudy.core.errors import ConfigError, EnvError
 from understudy.core.random import uniform
 from understudy.core.tree import tree_cat, tree_map, tree_put, tree_stack, tree_take
 from understudy.core.types import Continuous, Discrete, Env, EnvSpec, Policy, Segment, View, legal_size
@@ -84,10 +84,11 @@ def play(env: Env, policy: Policy, episodes: int, generator: torch.Generator, en
         envs: played side by side, at most; a foreign simulator plays no more than its `copies`.
 
     Raises:
+        ConfigError: no episodes, or no envs to play them in, were asked for.
         EnvError: where the env has no horizon and an episode did not end within 100,000 steps.
     """
-    if episodes < 1:
-        raise EnvError(f"episodes: got {episodes}; there must be 1 or more to play.")
+    if episodes < 1 or envs < 1:
+        raise ConfigError(f"episodes={episodes}, envs={envs}: to play takes at least one of both.")
     envs = min(envs, getattr(env, "copies", envs))
     whole_rounds = not getattr(env, "divisible", True)  # its copies cannot rest: too many are played, and cut off
     rounds = [envs if whole_rounds else min(envs, episodes - done) for done in range(0, episodes, envs)]

@@ -17,6 +17,11 @@ def test_the_nearest_name_is_suggested():
     assert "`discriminator_rate`" in nearest("discrimnator_rate", ["rate", "discriminator_rate"])
 
 
+def test_a_file_cannot_ask_for_more_agents_than_could_be_named():
+    with pytest.raises(ConfigError, match="agents: got 1,000,000,000"):  # at once, and not after gigabytes of names
+        EnvSpec.from_json({"agents": 10**9, "obs": 3, "action": {"kind": "discrete", "choices": 2}})
+
+
 def test_seeds_of_different_names_differ_and_repeat():
     assert split_seed(0, "a") == split_seed(0, "a") != split_seed(0, "b") != split_seed(1, "b")
     assert split_seed(0, "a", 1) != split_seed(0, "a1")

@@ -48,6 +48,13 @@ class Config:
         for name in ("batch", "window", "steps", "limit", "patience"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be 1 or more.")
+        for name in ("rate", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:  # NaN is refused too
+                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be a finite number, 0 or more.")
+        if not self.max_grad_norm > 0:
+            raise ConfigError(f"max_grad_norm: got {self.max_grad_norm}, but it must be above 0; inf clips nothing.")
+        if not math.isfinite(self.by_return):
+            raise ConfigError(f"by_return: got {self.by_return}, but it must be a finite number.")
         if not 0 <= self.held_out < 1:
             raise ConfigError(f"held_out: got {self.held_out}, but it is a share of the episodes: 0 to below 1.")
         if not 0 <= self.burn_in < self.window:

@@ -14,6 +14,7 @@ learning rate follows the change that it causes: it is lowered where the mean KL
 `target_kl`, raised where it stays below half of it, within `rate_range`.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +57,11 @@ class Config:
                 f"minibatches: got {self.minibatches} for {self.envs} envs, but a minibatch is made of whole envs. "
                 "Play more envs or use fewer minibatches."
             )
+        for name in ("rate", "target_kl", "clip", "bonus"):
+            if not 0 <= getattr(self, name) < math.inf:  # NaN is refused too
+                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be a finite number, 0 or more.")
+        if not self.max_grad_norm > 0:
+            raise ConfigError(f"max_grad_norm: got {self.max_grad_norm}, but it must be above 0; inf clips nothing.")
         if not 0 <= self.discount <= 1 or not 0 <= self.mix <= 1:
             raise ConfigError(f"discount={self.discount}, mix={self.mix}: both must lie in [0, 1].")
 

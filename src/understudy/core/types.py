@@ -87,6 +87,9 @@ def action_from_json(data: dict[str, Any]) -> ActionSpec:
         raise DemosError(f"action of kind {kind!r} cannot be made of {rest}: {error}") from None
 
 
+MOST_AGENTS = 2**16
+
+
 @dataclass(frozen=True)
 class EnvSpec:
     """What an env declares of itself. Everything but agents, obs, action and horizon has a default.
@@ -111,6 +114,8 @@ class EnvSpec:
     title: str = ""  # such as "spread" or "kitchen:cramped_room"
 
     def __post_init__(self) -> None:
+        if self.agents > MOST_AGENTS:  # before a list of names is made for so many: a file may say any number
+            raise ConfigError(f"agents: got {self.agents:,}; a spec names each, and {MOST_AGENTS:,} is the most.")
         if self.agents < 1 or self.obs < 0:
             raise ConfigError(f"agents={self.agents}, obs={self.obs}: an env needs an agent, and no negative sizes.")
         if self.horizon is not None and self.horizon < 1:

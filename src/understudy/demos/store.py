@@ -127,6 +127,8 @@ class Index:
         for name, (dtype, shape) in self.columns.items():
             if dtype not in DTYPES or min(shape, default=0) < 0:
                 raise ValueError(f"column {name} of {dtype} {list(shape)}")
+        if not 0 <= self.number < 10**8:  # it names the next shard
+            raise ValueError(f"number {self.number} of the next shard")
         filled = [0] * len(self.shards)
         for number, e in enumerate(self.episodes):
             if not 0 <= e.shard < len(filled) or e.offset != filled[e.shard] or e.length < 1:
@@ -214,7 +216,7 @@ def parse_index(text: bytes, path: Path) -> tuple[Index, bool]:
         if data["schema"] != SCHEMA:
             raise DemosError(f"{path}: schema {data['schema']} came, and this version reads schema {SCHEMA}.")
         return Index.from_json(data), claimed == _checksum(data)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         if isinstance(error, DemosError) and "schema" in str(error):
             raise
         raise DemosError(f"{path}: damaged, it does not read as an index ({error}). {MEND}") from None
