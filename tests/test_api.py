@@ -8,6 +8,7 @@ from understudy import api
 from understudy.algorithms import bc, ppo
 from understudy.core.errors import ConfigError, DemosError, EnvError, RunError
 from understudy.core.random import generator
+from understudy.evaluation import metrics
 from understudy.nets import NetConfig
 from understudy.rollout import Uniform, begin, collect
 from understudy.runs.loop import describe
@@ -136,12 +137,62 @@ def test_an_evaluation_knows_the_expert_from_chance(demos):
         told["lenght"]
 
 
+def test_a_run_is_measured_with_its_curves_its_pictures_and_where_it_comes_from(demos, tmp_path):
+    env, config = api.make_env("navigation", agents=2), {"net": {"hidden": 8}, "steps": 1}
+    habits = api.Habits(log_every=1, show=False)
+    run = api.train("bc", demos, config=config, updates=3, folder=tmp_path / "run", habits=habits, seed=7)
+    others = api.record(env, episodes=5, seed=9)
+    told = [api.evaluate(who, env, others, episodes=12, most=200) for who in (run, run.folder, run.policy)]
+    assert str(told[0]) == str(told[1]) == str(told[2])
+    assert [row["update"] for row in told[0].metrics] == [row["update"] for row in told[1].metrics] == [1, 2, 3]
+    assert told[1].provenance["seed of the run"] == 7 and told[1].group and not told[1].notes and not told[2].metrics
+    median = others.returns().sum(dim=1).sort().values[2]
+    assert torch.isclose(metrics.returns(told[0].shown["demonstrators"]).sum(), median)
+    assert 0 < told[0]["accuracy"].value < 1 and told[0]["random likelihood"].value == pytest.approx(
+        -torch.tensor(5.0).log()
+    )
+    page = told[0].report().html()
+    assert "side by side" in page and others.fingerprint() in page and "learning" in page
+    assert "learnt from" in api.evaluate(run, env, demos, episodes=12, most=200).notes[0]
+
+
+def test_where_chance_earns_as_much_as_the_demonstrators_there_is_no_normalised_return():
+    env = api.make_env("slip_chain")
+    told = api.evaluate(Uniform(env.spec), env, api.record(env, Uniform(env.spec), 5, seed=1), episodes=5, seed=1)
+    assert "normalised return/team_0" in told.figures and "side by side" not in told.report().html(), "no pictures"
+    chance = api.record(env, Uniform(env.spec), 5, seed=1).padded()
+    found = metrics.compare(env.spec, chance, chance, generator(0), random=chance)
+    assert "random return/team_0" in found and not any(name.startswith("normalised") for name in found)
+
+
+def test_returns_of_longer_recordings_are_not_set_against_those_of_shorter_play(demos):
+    short = api.make_env("navigation", agents=2, horizon=5)
+    told = api.evaluate(Uniform(short.spec), short, demos, episodes=6, most=100)
+    assert "horizon=" in told.notes[0] and told.notes[0] in str(told) and told.notes[0] in told.report().html()
+    assert not any(name.startswith("normalised") for name in told.figures)
+
+
+def test_no_episode_to_measure_against_is_an_error_not_the_expert(demos):
+    env = api.make_env("navigation", agents=2)
+    with pytest.raises(DemosError, match="no episode"):
+        api.evaluate(Uniform(env.spec), env, demos.select([]), episodes=4)
+    with pytest.raises(EnvError, match="episodes: got 0"):
+        api.evaluate(Uniform(env.spec), env, demos, episodes=0)
+
+
 def test_recordings_of_another_env_are_refused(demos):
-    message = "demos of navigation do not fit navigation: agents is 2 in the recordings, 3 in the env"
+    message = "demos of navigation do not fit navigation: agents is 2 there, 3 in the env"
     with pytest.raises(DemosError, match=message):
         api.train("bc", demos, api.make_env("navigation"), updates=1)
     with pytest.raises(DemosError, match="demos of navigation do not fit spread: agents is 2"):
         api.evaluate(Uniform(api.make_env("spread").spec), api.make_env("spread"), demos)
+
+
+def test_a_policy_of_another_env_is_refused(demos):
+    run = api.train("bc", demos, config={"net": {"hidden": 4}, "steps": 1}, updates=1)
+    for call in (api.evaluate, api.scenes):
+        with pytest.raises(DemosError, match="the policy of navigation does not fit navigation: agents is 2 there"):
+            call(run.policy, api.make_env("navigation"))
 
 
 def test_a_run_knows_its_env(demos, tmp_path):

@@ -137,7 +137,7 @@ def test_people_are_learned_from_by_naming_their_kitchen(run, tmp_path):
             "agents of navigation: expected a whole number, got 'two'",
         ),
         (["record", "navigation", "x", "--rule", "agents"], "rule: got 'agents', but a rule is written name=value."),
-        (["record", "navigation", "x", "--episodes", "0"], "ConfigError: episodes=0, envs=1024"),
+        (["record", "navigation", "x", "--episodes", "0"], "EnvError: episodes: got 0"),
         (["train", "bc", "x", "--rate", "-1"], "rate: got -1.0, but it must be a finite number"),
         (["train", "ppo", "x", "--rate", "nan"], "rate: got nan, but it must be a finite number"),
         (["train", "ppo", "x", "--max-grad-norm", "0"], "max_grad_norm: got 0.0, but it must be above 0"),
@@ -210,14 +210,23 @@ def trained(run, recorded, tmp_path):
     return tmp_path / "run1", tmp_path / "run2"
 
 
-def test_runs_are_measured_and_compared_in_the_env_that_is_named(run, recorded, trained):
+def test_runs_are_measured_and_compared_in_the_env_that_is_named(run, recorded, trained, tmp_path):
     where = ["--env", "navigation", "--rule", "agents=2", "--episodes", 20]
     code, one = run("evaluate", trained[0], "--demos", recorded, *where)
     assert code == 0 and "normalised return/team" in one and "likelihood" in one
-    code, both = run("compare", *trained, "--demos", recorded, *where)
-    assert code == 0
-    for line, alone in zip(both.splitlines()[1:], one.splitlines(), strict=True):
-        assert " ".join(line.split()).startswith(" ".join(alone.split())), "the same figures as alone, then the other's"
+    page = (trained[0] / "evaluation.html").read_text()
+    assert f"open {trained[0] / 'evaluation.html'}" in one
+    assert "learnt from" in one and "learnt from" in page, "its own recordings flatter it"
+    assert all(word in page for word in ("likeness", "side by side", "understudy evaluate", "likelihood"))
+    code, both = run("compare", *trained, "--demos", recorded, *where, "--report", tmp_path / "page.html")
+    assert code == 0 and f"open {tmp_path / 'page.html'}" in both and "run1, run2" in both, "two seeds, one mean"
+    rows = [line.split("  ")[0] for line in one.splitlines() if line.startswith(("return", "likelihood", "accuracy"))]
+    for name in rows:
+        line, alone = (next(x for x in said.splitlines() if x.startswith(name)) for said in (both, one))
+        value = alone.removeprefix(name).split("  ")[1].strip() or alone.removeprefix(name).strip().split("  ")[0]
+        assert line.removeprefix(name).strip().startswith(value), "the same figures as alone, then the other's"
+    code, said = run("compare")
+    assert code == 2 and "Traceback" not in said
     code, said = run("evaluate", trained[0])
     assert code == 2 and "'navigation' had other rules" in said
     code, said = run("evaluate", trained[0], "--rule", "agents=2")

@@ -84,14 +84,24 @@ def test_all_kitchens_make_one_set_of_which_mirror_images_are_never_parted():
 
 
 def test_a_steady_hand_keeps_the_share_of_moving_and_takes_the_likelier_move():
-    logits = torch.log(torch.tensor([0.2, 0.1, 0.05, 0.03, 0.6, 0.02]))
-    sharp = sharpen(logits, torch.tensor([0.5]), haste=0.0).softmax(-1)
+    chances, none = torch.tensor([0.2, 0.1, 0.05, 0.03, 0.6, 0.02]), torch.zeros(5, dtype=torch.bool)
+    zero, one = torch.zeros(1), torch.ones(1)
+    sharp = sharpen(chances.log(), none, one / 2, zero).softmax(-1)
     assert sharp[4].item() == pytest.approx(0.6)
     squares = torch.tensor([0.2, 0.1, 0.05, 0.03, 0.02]) ** 2
     torch.testing.assert_close(sharp[[0, 1, 2, 3, 5]], 0.4 * squares / squares.sum())
-    torch.testing.assert_close(sharpen(logits, torch.ones(1), haste=0.0).softmax(-1), logits.exp())
-    hasty = sharpen(logits, torch.ones(1), haste=math.log(2)).softmax(-1)
+    torch.testing.assert_close(sharpen(chances.log(), none, one, zero).softmax(-1), chances)
+    hasty = sharpen(chances.log(), none, one, one * math.log(2)).softmax(-1)
     assert hasty[4].item() == pytest.approx(0.3 / 0.7)
+
+
+def test_what_changes_nothing_counts_as_waiting():
+    chances = torch.tensor([0.2, 0.1, 0.05, 0.03, 0.6, 0.02])
+    vain = torch.tensor([True, False, False, False, True])  # north and interact
+    steady = sharpen(chances.log(), vain, torch.ones(1), torch.zeros(1)).softmax(-1)
+    torch.testing.assert_close(steady, torch.tensor([0.0, 0.1, 0.05, 0.03, 0.82, 0.0]))
+    still = sharpen(chances.log(), torch.ones(5, dtype=torch.bool), torch.ones(1), torch.zeros(1)).softmax(-1)
+    torch.testing.assert_close(still, torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0, 0.0]))
 
 
 def test_a_steady_cook_grows_restless_when_its_hands_do_not_change():

@@ -7,6 +7,7 @@ run = train("bc", demos, env, folder="runs/cramped")      # the same call resume
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -17,21 +18,22 @@ from understudy.core import config as settings
 from understudy.core.errors import ConfigError, DemosError, EnvError, nearest
 from understudy.core.random import generator
 from understudy.core.scene import Scene
-from understudy.core.types import Env, Policy
+from understudy.core.tree import tree_map
+from understudy.core.types import Continuous, Env, Policy, Segment
 from understudy.demos.demos import Demos
 from understudy.evaluation import metrics
-from understudy.maths.stats import Estimate
+from understudy.evaluation.measured import SHOWN, Evaluation, report_of, text_of
 from understudy.nets.policy import AgentPolicy
 from understudy.nets.saved import load_policy, save_policy
-from understudy.rollout import Scripted, Uniform, play, score
+from understudy.rollout import Scripted, Uniform, choosing, play, score
 from understudy.rollout import record as record_played
 from understudy.runs import loop
-from understudy.runs.log import Row
+from understudy.runs.log import Row, read_lines
 from understudy.runs.loop import Budget, Habits
 
 __all__ = [
     "ALGORITHMS", "ENVS", "Evaluation", "Habits", "Run", "algorithm_named", "env_of", "evaluate", "expert_of",
-    "load_policy", "make_config", "make_env", "record", "rules_of", "scenes", "train", "video",
+    "load_policy", "make_config", "make_env", "record", "report_of", "rules_of", "scenes", "text_of", "train", "video",
 ]  # fmt: skip
 
 
@@ -206,54 +208,133 @@ def train(
     return Run(policy, outcome.metrics, outcome.updates, outcome.stopped, config, outcome.state, where)
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Figures by name, each with its interval; `print` shows them all."""
-
-    figures: dict[str, Estimate]
-
-    def __getitem__(self, name: str) -> Estimate:
-        if name not in self.figures:
-            raise ConfigError(f"unknown figure {name!r}.{nearest(name, self.figures)}")
-        return self.figures[name]
-
-    def __str__(self) -> str:
-        width = max(map(len, self.figures))
-        return "\n".join(f"{name:{width}}  {figure}" for name, figure in self.figures.items())
-
-
 def evaluate(
-    policy: Policy, env: Env, demos: Demos | None = None, episodes: int = 1000, seed: int = 1, most: int = 2000
+    policy: Policy | Run | Path | str,
+    env: Env,
+    demos: Demos | None = None,
+    episodes: int | None = None,
+    seed: int = 1,
+    most: int = 2000,
 ) -> Evaluation:
-    """How `policy` plays, beside the demonstrators and beside random play.
+    """How a policy plays, beside the demonstrators and beside random play.
 
     Returns, lengths, and distances between what learners and demonstrators see and do (`evaluation.metrics.compare`);
-    a normalised return is 0 for random play and 1 for the demonstrators; `likelihood` is in nats per agent-step, of
-    what the demonstrators did. It is told of policies that have one, and is fair for episodes held out of training.
+    a normalised return is 0 for random play and 1 for the demonstrators, and left out where they earn the same.
+    `likelihood` (nats) and `accuracy` are of the demonstrators' choices, forced moves left out. They are told of
+    policies that have probabilities, and are fair for episodes held out of training.
 
     Args:
+        policy: a policy, a run, or the folder of one: then its learning curves and settings are in the report too.
         demos: the demonstrators; None: as many episodes of the expert that ships with the env.
+        episodes: that the policy plays, and random play; None: 1,000, fewer where that is more than 200,000 steps.
         most: moments of each side that the distances look at.
-
-    Raises:
-        DemosError: demonstrators and random play earn the same, so there is no scale between them.
     """
-    demonstrated = demos or record(env, None, episodes, seed)
+    if episodes is None:
+        episodes = min(1000, max(20, 200_000 // (env.spec.horizon or 200)))
+    run = _told(policy)
+    player: Any = run.get("policy", policy)
+    demonstrated = record(env, None, episodes, seed) if demos is None else demos
     fit(demonstrated, env)
-    players: dict[str, Any] = {"learned": policy, "random": Uniform(env.spec)}
-    learned, random = (play(env, who, episodes, generator(seed, "evaluate", name)) for name, who in players.items())
+    if isinstance(player, AgentPolicy):
+        fit(player, env)
+    guess = Uniform(env.spec)
+    learned, random = (
+        play(env, who, episodes, generator(seed, "evaluate", name))
+        for name, who in {"learned": player, "random": guess}.items()
+    )
     chance, people = generator(seed, "evaluate", "intervals"), demonstrated.padded()
-    scale = random if people.rewards is not None else None
-    figures = metrics.compare(env.spec, learned, people, chance, scale, most=most)
-    if isinstance(policy, AgentPolicy):
-        figures["likelihood"] = metrics.likelihood(score(policy, demonstrated).log_prob, people, chance)
-    return Evaluation(figures)
+    figures = metrics.compare(env.spec, learned, people, chance, random, most=most)
+    if isinstance(player, AgentPolicy) and choosing(people).any():
+        found = score(player, demonstrated)
+        figures["likelihood"] = metrics.likelihood(found.log_prob, people, chance)
+        if not isinstance(env.spec.action, Continuous):
+            figures["random likelihood"] = metrics.likelihood(
+                guess.log_prob(people.view, people.actions), people, chance
+            )
+            figures["accuracy"] = metrics.mean_of_steps(found.hit.float(), found.counts, chance)
+    fingerprint, notes = demonstrated.fingerprint(), []
+    longest, horizon = int(demonstrated.lengths.max()), env.spec.horizon
+    if horizon is not None and longest > horizon:
+        figures = {name: figure for name, figure in figures.items() if not name.startswith("normalised return")}
+        notes.append(
+            f"Demonstrators played up to {longest:,} steps, here an episode ends after {horizon:,}: their returns are "
+            f"not of the same time. Measure under the rule horizon={longest}."
+        )
+    if run.get("demos") == fingerprint:
+        notes.append(
+            "These are the recordings that it learnt from: likelihood and accuracy flatter it. Measure on others."
+        )
+    scripted = f"{len(demonstrated)} episodes of the env's scripted expert, seed {seed}"
+    about = demonstrated.about
+    sides = {"demonstrators": people, "learned": learned}
+    return Evaluation(
+        figures=figures,
+        env=env.spec.title,
+        draw=getattr(env, "draw", None),
+        dt=env.spec.dt or 0.1,
+        shown={side: one for side, segment in sides.items() if (one := _median_episode(segment, env)) is not None},
+        metrics=run.get("metrics", ()),
+        group=run.get("group", ""),
+        notes=tuple(notes),
+        provenance={
+            **run.get("provenance", {}),
+            "env": env.spec.title,
+            "rules": loop.describe(env)["rules"],
+            "demonstrators": scripted if demos is None else f"{len(demos)} episodes, {demos.steps:,} steps",
+            "source": about.source or about.title,
+            "licence": about.licence,
+            "fingerprint of the recordings": fingerprint,
+            "measured": f"{episodes:,} episodes, seed {seed}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        },
+    )
+
+
+def _told(policy: Any) -> dict[str, Any]:
+    """What a report tells of a run or the folder of one, its policy with it; nothing of a policy alone."""
+    if isinstance(policy, Run):
+        policy, told = policy.folder or policy, {"policy": policy.policy, "metrics": policy.metrics}
+    elif isinstance(policy, Path | str):
+        told = {"policy": load_policy(policy), "metrics": read_lines(Path(policy) / "metrics.jsonl")}
+    else:
+        return {}
+    if isinstance(policy, Run) or not (Path(policy) / "run.json").exists():
+        return told
+    known = settings.read(Path(policy) / "run.json")
+    about = known["about"]
+    told["demos"] = known["demos"]
+    told["group"] = repr([known[part] for part in ("algorithm", "config", "demos", "env")])
+    told["provenance"] = {
+        "run": str(policy),
+        "algorithm": known["algorithm"],
+        "config": known["config"],
+        "seed of the run": known["seed"],
+        "began": about["began"],
+        "command of the run": " ".join(["understudy", *about["command"][1:]]),
+        "versions": {name: about[name] for name in ("understudy", "torch", "python", "device", "system")},
+    }
+    return told
+
+
+def _median_episode(played: Segment, env: Env) -> Segment | None:
+    """A copy of the episode of median return (the first where nothing is paid), as much as a page shows of it.
+
+    None where it does not hold the full states that the env draws.
+    """
+    whole = played.view.whole
+    if not hasattr(env, "draw") or whole is None or whole.shape[-1] != env.spec.whole:
+        return None
+    k = 0
+    if played.rewards is not None:
+        k = int(metrics.returns(played).sum(dim=1).sort(stable=True).indices[(len(whole) - 1) // 2])
+    return tree_map(lambda x: x[k : k + 1, :SHOWN].clone(), played)
 
 
 def scenes(policy: Policy, env: Env, seed: int = 0) -> list[Scene]:
     """One episode as pictures. Raises EnvError where the env draws none."""
     if not hasattr(env, "draw"):
         raise EnvError(f"{env.spec.title or type(env).__name__} has no pictures: its class offers no `draw`.")
+    if isinstance(policy, AgentPolicy):
+        fit(policy, env)
     played = play(env, policy, 1, generator(seed, "scenes"))
     assert played.view.whole is not None and played.next_view is not None and played.next_view.whole is not None
     return [env.draw(whole) for whole in (*played.view.whole[0], played.next_view.whole[0, -1])]
@@ -283,14 +364,15 @@ def env_of(folder: Path | str) -> Env:
     return env
 
 
-def fit(demos: Demos, env: Env) -> None:
-    """Raises DemosError where whoever was recorded saw or did other things than the agents of `env`."""
+def fit(given: Demos | AgentPolicy, env: Env) -> None:
+    """Raises DemosError where whoever was recorded, or learnt, saw or did other things than the agents of `env`."""
+    kind = "the policy" if isinstance(given, AgentPolicy) else "demos"
     for name in ("agents", "obs", "action"):
-        there, here = getattr(demos.spec, name), getattr(env.spec, name)
+        there, here = getattr(given.spec, name), getattr(env.spec, name)
         if there != here:
             raise DemosError(
-                f"demos of {demos.spec.title or 'an unnamed env'} do not fit {env.spec.title or 'this env'}: "
-                f"{name} is {there} in the recordings, {here} in the env."
+                f"{kind} of {given.spec.title or 'an unnamed env'} {'does' if kind == 'the policy' else 'do'} not fit "
+                f"{env.spec.title or 'this env'}: {name} is {there} there, {here} in the env."
             )
 
 

@@ -39,7 +39,7 @@ def kitchen(folder: Path, seeds: int, workers: int, minutes: float | None) -> Re
             for name in ("likelihood", "accuracy", "drawn", "learned")
         ]
         share = _over_seeds([x.share.value for x in each])
-        rows.append([layout, row[0], f"{each[0].chain:.3f}", *row[1:], each[0].people, share])
+        rows.append([layout, row[0], round(each[0].chain, 3), *row[1:], each[0].people, share])
     columns = [
         "kitchen",
         "nats per action",

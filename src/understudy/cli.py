@@ -4,10 +4,11 @@ Nothing heavy is imported before a command is known: `understudy --help` answers
 """
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -129,8 +130,9 @@ class Evaluate:
     env: str | None = None  # where to play; the run's own env where none is given
     rule: tuple[str, ...] = ()  # a rule of the env, such as --rule horizon=100
     demos: str | None = None  # the demonstrators, as for `train`; the env's own expert where none are given
-    episodes: int = 1000
+    episodes: int | None = None  # that it plays; 1,000 where not given, fewer where they are long
     seed: int = 1
+    report: Path | None = None  # where the page is written; evaluation.html in the run's folder where not given
 
 
 def evaluate(words: list[str]) -> None:
@@ -138,7 +140,9 @@ def evaluate(words: list[str]) -> None:
     from understudy import api
 
     env = _env(given)
-    print(api.evaluate(api.load_policy(given.folder), env, _demos(given.demos, env), given.episodes, given.seed))
+    measured = api.evaluate(given.folder, env, _demos(given.demos, env), given.episodes, given.seed)
+    page = _by_command(measured.report(f"{given.folder} in {env.spec.title}"), "evaluate", words)
+    print(f"{measured}\n\nopen {page.save(given.report or given.folder / 'evaluation.html')}")
 
 
 @dataclass(frozen=True)
@@ -182,12 +186,13 @@ def watch(words: list[str]) -> None:
 class Compare:
     """Measure several runs side by side, in the same env and beside the same demonstrators."""
 
-    folders: tuple[Path, ...]  # of the runs
+    folders: tuple[Path, ...]  # of the runs, one or more
     env: str | None = None  # where to play; the first run's own env where none is given
     rule: tuple[str, ...] = ()  # a rule of the env, such as --rule horizon=100
     demos: str | None = None  # the demonstrators, as for `train`; the env's own expert where none are given
-    episodes: int = 1000
+    episodes: int | None = None  # that each plays; 1,000 where not given, fewer where they are long
     seed: int = 1
+    report: Path | None = None  # where the page is written; comparison.html beside the first run where not given
 
     @property
     def folder(self) -> Path:
@@ -197,14 +202,19 @@ class Compare:
 def compare(words: list[str]) -> None:
     given = _parse(Compare, words, "compare")
     from understudy import api
+    from understudy.core.errors import ConfigError
 
+    if not given.folders:
+        raise ConfigError("compare: name the folders of the runs.")
     env = _env(given)
-    demos = _demos(given.demos, env) or api.record(env, None, given.episodes, given.seed)
-    measured = [
-        api.evaluate(api.load_policy(folder), env, demos, given.episodes, given.seed) for folder in given.folders
-    ]
-    rows = [[name, *(str(each.figures.get(name, "")) for each in measured)] for name in measured[0].figures]
-    print(_columns([["", *map(str, given.folders)], *rows]))
+    demos = _demos(given.demos, env)
+    alone = len({folder.name for folder in given.folders}) == len(given.folders)  # their names tell them apart
+    measured = {
+        folder.name if alone else str(folder): api.evaluate(folder, env, demos, given.episodes, given.seed)
+        for folder in given.folders
+    }
+    page = _by_command(api.report_of(measured), "compare", words)
+    print(f"{api.text_of(measured)}\n\nopen {page.save(given.report or given.folder.parent / 'comparison.html')}")
 
 
 @dataclass(frozen=True)
@@ -216,13 +226,14 @@ def envs(words: list[str]) -> None:
     _parse(Envs, words, "envs")
     from understudy import api
     from understudy.core.types import legal_size
+    from understudy.evaluation.measured import aligned
 
     rows = [["env", "agents", "moves", "steps", "rules"]]
     for name in api.ENVS:
         spec = api.make_env(name).spec
         moves = str(legal_size(spec.action) or "numbers")
         rows.append([name, str(spec.agents), moves, str(spec.horizon or ""), " ".join(api.rules_of(name))])
-    print(_columns(rows))
+    print(aligned(rows))
 
 
 def demos(words: list[str]) -> int:
@@ -256,21 +267,19 @@ def demos(words: list[str]) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Quickstart:
-    """Imitate people cooking together, let the learned cooks play, and write a report to open."""
-
-    folder: Path = Path("runs/quickstart")  # the same command resumes what is there
-    seed: int = 0
-    updates: int = 40  # of 20 gradient steps each
-
-
 def quickstart(words: list[str]) -> None:
-    given = _parse(Quickstart, words, "quickstart")
     from understudy import quickstart
 
-    report = quickstart.run(given.folder, given.seed, given.updates)
-    print(f"\nopen {report}")
+    @dataclass(frozen=True)
+    class Quickstart:
+        """Imitate people cooking together, let the learned cooks play, and write a report to open."""
+
+        folder: Path = Path("runs/quickstart")  # the same command resumes what is there
+        seed: int = 0
+        updates: int = quickstart.UPDATES  # of 20 gradient steps each
+
+    given = _parse(Quickstart, words, "quickstart")
+    print(f"\nopen {quickstart.run(given.folder, given.seed, given.updates)}")
 
 
 @dataclass(frozen=True)
@@ -345,10 +354,10 @@ def _still_free(folder: Path) -> None:
         raise DemosError(f"{folder}: a file is here, and demos are kept in a folder. Choose another name.")
 
 
-def _columns(rows: list[list[str]]) -> str:
-    """Rows of text in columns as wide as they need to be."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+def _by_command(report: Any, name: str, words: list[str]) -> Any:
+    """The page with the command that made it."""
+    command = shlex.join(["understudy", name, *words])
+    return replace(report, provenance={"command": command, **report.provenance})
 
 
 def _env(given: Any) -> Any:

@@ -19,7 +19,8 @@ from understudy.recordings import people_in_all_kitchens
 from understudy.rollout import first_steps
 
 EPISODES = 16  # that learned pairs play in each kitchen
-UPDATES = 30  # of 20 gradient steps: a minute or two on two cores
+UPDATES = 40  # of 20 gradient steps: a minute or two on two cores
+HABITS = api.Habits(log_every=2)
 INTRO = """\
 Pairs of people cooked together for three minutes at a time: 39 recordings in five kitchens to learn from, and 37 of \
 other people that were put aside. One recurrent policy learnt from the first what a cook does next, given what it \
@@ -48,7 +49,9 @@ def run(
     folder, began = Path(folder), time.perf_counter()
     demos = people_in_all_kitchens("train", mirrored=True)
     print(f"{len(demos) // 4} recorded pairs, {demos.steps // 4:,} steps of two cooks, and their mirror images")
-    learned = api.train("bc", demos, config=settings(), folder=folder / "cooks", seed=seed, updates=updates)
+    learned = api.train(
+        "bc", demos, config=settings(), folder=folder / "cooks", seed=seed, updates=updates, habits=HABITS
+    )
     found, sections = {}, []
     for layout in layouts:
         found[layout], played, people = likeness(learned.policy, layout, episodes, seed, horizon)
@@ -91,7 +94,7 @@ def _summary(found: dict[str, Likeness]) -> Table:
         "share",
     ]
     rows: list[list[Cell]] = [
-        [layout, x.likelihood, f"{x.chain:.3f}", x.accuracy, x.drawn, x.learned, x.people, x.share]
+        [layout, x.likelihood, round(x.chain, 3), x.accuracy, x.drawn, x.learned, x.people, x.share]
         for layout, x in found.items()
     ]
     caption = (

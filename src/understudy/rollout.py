@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from understudy.core.errors import ConfigError, EnvError
+from understudy.core.errors import EnvError
 from understudy.core.random import uniform
 from understudy.core.tree import tree_cat, tree_map, tree_put, tree_stack, tree_take
 from understudy.core.types import Continuous, Discrete, Env, EnvSpec, Policy, Segment, View, legal_size
@@ -80,16 +80,21 @@ def play(env: Env, policy: Policy, episodes: int, generator: torch.Generator, en
     Every env plays exactly one episode of a round, so short episodes are not over-represented (they would be in a
     fixed number of steps, and in the first n episodes to end).
 
+    Args:
+        envs: played side by side, at most; a foreign simulator plays no more than its `copies`.
+
     Raises:
-        ConfigError: no episodes, or no envs to play them in, were asked for.
         EnvError: where the env has no horizon and an episode did not end within 100,000 steps.
     """
-    if episodes < 1 or envs < 1:
-        raise ConfigError(f"episodes={episodes}, envs={envs}: to play takes at least one of both.")
-    rounds = [min(envs, episodes - done) for done in range(0, episodes, envs)]
+    if episodes < 1:
+        raise EnvError(f"episodes: got {episodes}; there must be 1 or more to play.")
+    envs = min(envs, getattr(env, "copies", envs))
+    whole_rounds = not getattr(env, "divisible", True)  # its copies cannot rest: too many are played, and cut off
+    rounds = [envs if whole_rounds else min(envs, episodes - done) for done in range(0, episodes, envs)]
     played = [_play_round(env, policy, count, generator) for count in rounds]
     longest = max(p.obs.shape[1] for p in played)
-    return tree_map(lambda *parts: torch.cat([_lengthen(p, longest) for p in parts]), played[0], *played[1:])
+    joined = tree_map(lambda *parts: torch.cat([_lengthen(p, longest) for p in parts]), played[0], *played[1:])
+    return tree_take(joined, slice(episodes)) if len(joined.obs) > episodes else joined
 
 
 def record(
@@ -266,17 +271,35 @@ def episode_returns(
     return (total - earlier)[ended], total[:, -1] - carried
 
 
+def choosing(segment: Segment) -> Bool[Tensor, "*batch agent"]:
+    """Where an agent did what it might have left: the step is one, the agent present, and two moves or more legal.
+
+    A forced move is no evidence: any policy gives it probability 1. In games of turns those who wait have one legal
+    move, and counting it would flatter every likelihood and accuracy the more the more agents wait.
+    """
+    view, actions = segment.view, segment.actions
+    there = torch.ones(view.obs.shape[:-1], dtype=torch.bool, device=view.obs.device)
+    if segment.valid is not None:
+        there = there & segment.valid.unsqueeze(-1)
+    if view.present is not None:
+        there = there & view.present
+    if view.legal is not None:
+        parts = actions.shape[-1] if actions.dim() == view.obs.dim() else 1  # of a MultiDiscrete action
+        there = there & (view.legal.sum(dim=-1) > parts)
+    return there
+
+
 @dataclass(frozen=True)
 class Score:
-    """How likely a policy finds what was done. Axes [episode, time, agent]; `counts` false where nothing was done."""
+    """How likely a policy finds what was done. Axes [episode, time, agent]; `counts` is where there was a choice."""
 
     log_prob: Float[Tensor, "episode time agent"]  # nats
     hit: Bool[Tensor, "episode time agent"]  # the policy's likeliest action was the one taken
-    counts: Bool[Tensor, "episode time agent"]
+    counts: Bool[Tensor, "episode time agent"]  # see `choosing`
 
     @property
     def mean(self) -> Float[Tensor, ""]:
-        """Mean log-likelihood per agent-step, nats."""
+        """Mean log-likelihood per choice, nats."""
         return self.log_prob[self.counts].mean()
 
     @property
@@ -297,10 +320,6 @@ def score(policy: Any, demos: Demos, chunk: int = 65_536) -> Score:
         params, _ = policy.params(part.view, part.actions, (), part.starts)
         likeliest = policy.head.mode(params, part.view.legal)
         same = (likeliest == part.actions).reshape(*part.obs.shape[:3], -1).all(dim=-1)
-        assert part.valid is not None
-        counts = part.valid.unsqueeze(-1).expand_as(same)
-        if part.view.present is not None:
-            counts = counts & part.view.present
-        parts.append(Score(policy.head.log_prob(params, part.actions, part.view.legal), same, counts))
+        parts.append(Score(policy.head.log_prob(params, part.actions, part.view.legal), same, choosing(part)))
     longest = max(p.log_prob.shape[1] for p in parts)
     return tree_map(lambda *x: torch.cat([_lengthen(y, longest) for y in x]), parts[0], *parts[1:])

@@ -21,7 +21,7 @@ QUICK = {"rate": 3e-2, "weight_decay": 0.0, "held_out": 0.0, "batch": 4096}
 SMALL = NetConfig(hidden=16)
 
 
-def fit(demos, net=SMALL, steps=120, seed=0, **settings):
+def fit(demos, net=SMALL, steps=80, seed=0, **settings):
     config = bc.Config(net=net, limit=steps, **(QUICK | settings))
     draws = generator(seed, "train")
     state = bc.init(config, demos, None, draws)

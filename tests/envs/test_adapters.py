@@ -667,7 +667,7 @@ def test_a_policy_plays_pettingzoos_own_env_as_it_plays_behind_a_door():
 def test_a_recurrent_network_plays_alike_on_both_sides_of_a_door():
     with from_parallel(simple_speaker_listener_v4.parallel_env) as env:
         policy = AgentPolicy(NetConfig(body="gru", hidden=16, own_action=True), env.spec, generator(0))
-        policy.out.weight.data.normal_(generator=generator(1))  # fresh ones hardly tell observations apart
+        policy.outs[0].weight.data.normal_(generator=generator(1))  # fresh ones hardly tell observations apart
         player, raw, noise = (
             Player(policy, env.spec, env.layout),
             simple_speaker_listener_v4.parallel_env(),

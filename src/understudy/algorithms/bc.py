@@ -26,7 +26,7 @@ from understudy.core.tree import tree_map
 from understudy.core.types import Segment
 from understudy.demos.demos import Demos
 from understudy.nets import AgentPolicy, NetConfig, build_policy
-from understudy.rollout import score
+from understudy.rollout import choosing, score
 
 
 @dataclass(frozen=True)
@@ -132,19 +132,15 @@ def result(state: State) -> AgentPolicy:
 
 
 def clone_loss(policy: AgentPolicy, part: Segment, config: Config, generator: torch.Generator) -> Float[Tensor, ""]:
-    """Mean of -log pi over agents and steps that count, in nats. `part` has axes [env, time, agent, ...]."""
+    """Mean of -log pi over the choices that count, in nats. `part` has axes [env, time, agent, ...]."""
     params, _ = policy.of_members(part.view, part.actions, starts=part.starts, chance=generator)
     members, legal = len(params), part.view.legal
     actions = part.actions.expand(members, *part.actions.shape)
     legal = None if legal is None else legal.expand(members, *legal.shape)
     log_prob = policy.head.log_prob(params, actions, legal).mean(dim=0)  # each member learns by itself
-    weight = torch.ones_like(log_prob)
-    if part.valid is not None:
-        weight = weight * part.valid.unsqueeze(-1)
+    weight = choosing(part).to(log_prob.dtype)
     if part.weight is not None:
         weight = weight * part.weight.unsqueeze(-1)
-    if part.view.present is not None:
-        weight = weight * part.view.present
     if config.has_past and part.starts is not None:
         begun = part.starts[:, :1, None]  # the episode begins with this window: its past is all there
         late = torch.arange(weight.shape[1], device=weight.device)[:, None] >= config.burn_in

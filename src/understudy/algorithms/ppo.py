@@ -119,7 +119,8 @@ def improve(
     """`passes` times `minibatches` gradient steps on one segment, for `rewards` of whatever origin.
 
     Minibatches are made of whole envs, so that memory runs along each segment. `memory` is the policies' before the
-    segment's first step. Steps of absent agents do not count.
+    segment's first step. Absent agents move no policy; the values learn from their steps too, for what is expected of
+    being away (nothing, or the team's reward, or the next turn) is what is bootstrapped where an agent leaves.
     """
     assert played.terminated is not None and played.truncated is not None and played.next_view is not None
     envs = len(rewards)
@@ -146,7 +147,7 @@ def improve(
             gain = clipped_gain(log_prob - old[rows], advantages[rows], config.clip)
             entropy = policy.entropy(params, part.view.legal)
             policy_loss = -_mean(gain + config.bonus * entropy, weight)
-            value_loss = _mean((values.normalised(seen[rows]) - targets[rows]).square(), weight)
+            value_loss = (values.normalised(seen[rows]) - targets[rows]).square().mean()
             descend(optimizer, policy_loss + value_loss, config.max_grad_norm)
             with torch.no_grad():
                 kl = _mean(policy.head.kl(old_params[rows], params, part.view.legal), weight)
@@ -154,8 +155,7 @@ def improve(
             for name, value in step.items():
                 totals.setdefault(name, []).append(value.detach())
     with torch.no_grad():
-        spread = _mean((returns - _mean(returns, there)).square(), there)
-        explained = 1 - _mean((returns - now).square(), there) / spread.clamp(min=1e-12)
+        explained = 1 - (returns - now).square().mean() / returns.var(correction=0).clamp(min=1e-12)
         policy.normaliser.observe(played.obs.flatten(0, -2))
         values.normaliser.observe(seen.flatten(0, -2))
     last_kl = torch.stack(totals["kl"][-config.minibatches :]).mean()

@@ -1,5 +1,6 @@
 """How well learners do, how much like the demonstrators, and pages and films that show it."""
 
+from understudy.evaluation.measured import Evaluation, report_of, text_of
 from understudy.evaluation.metrics import compare
 from understudy.evaluation.plots import Curve
 from understudy.evaluation.report import Animation, Curves, Intervals, Report, Section, Table, comparison
@@ -11,6 +12,7 @@ __all__ = [
     "Curve",
     "Curves",
     "Estimate",
+    "Evaluation",
     "Intervals",
     "Report",
     "Section",
@@ -18,7 +20,9 @@ __all__ = [
     "beside",
     "compare",
     "comparison",
+    "report_of",
     "save_video",
     "scenes_of",
     "terminal",
+    "text_of",
 ]

@@ -28,6 +28,7 @@ from understudy.maths.divergence import (
     total_correlation_gaussian,
 )
 from understudy.maths.stats import Estimate, estimate, interval, resample
+from understudy.rollout import choosing
 
 REPEATS = 1000  # bootstrap samples of every interval here
 
@@ -112,7 +113,7 @@ def mean_of_steps(
     counts = where.flatten(1).sum(1).double()
     keep = counts > 0
     if not keep.any():
-        raise DemosError("segment: no agent acts in any step of it, so there is nothing to average.")
+        raise DemosError("segment: no agent has a choice in any step of it, so there is nothing to average.")
     sums, counts = sums[keep], counts[keep]
     rows = resample(len(sums), REPEATS, generator).to(sums.device)
     ends = interval(sums[rows].sum(1) / counts[rows].sum(1)) if len(sums) > 1 else (-math.inf, math.inf)
@@ -120,11 +121,12 @@ def mean_of_steps(
 
 
 def likelihood(log_prob: Float[Tensor, "episode time agent"], segment: Segment, generator: torch.Generator) -> Estimate:
-    """Mean log-probability of what the demonstrators did, in nats per agent and step: higher is better.
+    """Mean log-probability of what the demonstrators did, in nats per choice of an agent: higher is better.
 
     -log(choices) is guessing. Take episodes that were held out of training. A single impossible action gives -inf.
+    Forced moves are left out, here and below (`rollout.choosing`).
     """
-    return mean_of_steps(log_prob, acting(segment), generator)
+    return mean_of_steps(log_prob, choosing(segment), generator)
 
 
 def joint_likelihood(
@@ -135,14 +137,15 @@ def joint_likelihood(
     For policies that coordinate (each agent's probability given those before it) this is where it shows: of K equally
     common conventions independent agents reach -2 log K, coordinated ones -log K.
     """
-    return mean_of_steps(torch.where(acting(segment), log_prob, 0).sum(-1), acting(segment).any(-1), generator)
+    where = choosing(segment)
+    return mean_of_steps(torch.where(where, log_prob, 0).sum(-1), where.any(-1), generator)
 
 
 def accuracy(
     log_probs: Float[Tensor, "episode time agent choice"], segment: Segment, generator: torch.Generator
 ) -> Estimate:
-    """Share of agent-steps where the likeliest choice is the one that was made."""
-    return mean_of_steps((log_probs.argmax(-1) == segment.actions).to(log_probs.dtype), acting(segment), generator)
+    """Share of the agents' choices where the likeliest is the one that was made."""
+    return mean_of_steps((log_probs.argmax(-1) == segment.actions).to(log_probs.dtype), choosing(segment), generator)
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ def _calibration_sums(
     confidence, choice = log_probs.double().exp().max(-1)
     index = (confidence * bins).long().clamp(0, bins - 1).flatten(1)
     what = torch.stack([confidence, (choice == segment.actions).double(), torch.ones_like(confidence)], 1)
-    what = (what * acting(segment).unsqueeze(1)).flatten(2)
+    what = (what * choosing(segment).unsqueeze(1)).flatten(2)
     return what.new_zeros(len(what), 3, bins).scatter_add_(2, index.unsqueeze(1).expand(-1, 3, -1), what)
 
 
@@ -270,13 +273,14 @@ def distance(learned: Rows, demonstrated: Rows, generator: torch.Generator, most
 
 
 def _kept(rows: Rows, most: int) -> Rows:
-    """At most `most` rows; episodes of which none is left are dropped."""
-    valid = torch.zeros_like(rows.valid).flatten()
-    there = rows.valid.flatten().nonzero().squeeze(1)
-    valid[there[kept_rows(len(there), most).to(there.device)]] = True
-    valid = valid.view_as(rows.valid)
-    episodes = valid.any(1)
-    return Rows(rows.values[episodes].double(), valid[episodes])
+    """At most `most` rows, and no more room than they need; episodes of which none is left are dropped."""
+    there = rows.valid.nonzero()  # [row, (episode, place)]
+    episode, place = there[kept_rows(len(there), most).to(there.device)].unbind(1)
+    _, number, counts = episode.unique_consecutive(return_inverse=True, return_counts=True)
+    moved = torch.arange(len(episode), device=episode.device) - (counts.cumsum(0) - counts)[number]
+    values = rows.values.new_zeros(len(counts), int(counts.max()), rows.values.shape[2], dtype=torch.float64)
+    values[number, moved] = rows.values[episode, place].double()
+    return Rows(values, torch.arange(values.shape[1], device=values.device) < counts.unsqueeze(1))
 
 
 def _estimated(pairs: EpisodePairs, generator: torch.Generator) -> Estimate:
@@ -365,8 +369,9 @@ def compare(
 ) -> dict[str, Estimate]:
     """Everything that whole episodes of learners and demonstrators tell, by name.
 
-        return/TEAM, return/AGENT             with `demonstrated return/...`; where there are rewards
-        normalised return/TEAM                where `random` play is given as well
+        return/TEAM, return/AGENT             with `demonstrated return/...`; where there are rewards; as the
+                                                  length, with `random return/...` where `random` is given
+        normalised return/TEAM                where `random` play is given and earns other than the demonstrators
         length                                steps of an episode, with `demonstrated length`
         energy/WHAT, mmd2/WHAT, p/WHAT        distance and two-sample test; WHAT is one of
             obs, actions                          each agent by itself
@@ -379,18 +384,20 @@ def compare(
         most: rows kept of each side for the distances.
     """
     sides = {"": learned, "demonstrated ": demonstrated}
-    found = {f"{prefix}length": estimate(lengths(s).double(), generator) for prefix, s in sides.items()}
+    everyone = sides if random is None else sides | {"random ": random}
+    found = {f"{prefix}length": estimate(lengths(s).double(), generator) for prefix, s in everyone.items()}
     earned: dict[str, dict[str, Tensor]] = {}
-    for prefix, segment in sides.items():
+    for prefix, segment in everyone.items():
         if segment.rewards is not None:
             each = returns(segment)
             earned[prefix] = team_returns(each, spec.teams)
             alone = {name: each[:, i] for i, name in enumerate(spec.names)} if spec.agents > 1 else {}
             found |= {f"{prefix}return/{who}": estimate(r, generator) for who, r in (earned[prefix] | alone).items()}
-    if random is not None and len(earned) == 2:
-        for team, scores in team_returns(returns(random), spec.teams).items():
-            ours, theirs = earned[""][team], earned["demonstrated "][team]
-            found[f"normalised return/{team}"] = normalised_return(ours, theirs, scores, generator)
+    if len(earned) == 3:
+        for team in dict.fromkeys(spec.teams):
+            ours, theirs, chance = (earned[prefix][team] for prefix in everyone)
+            if theirs.double().mean() != chance.double().mean():
+                found[f"normalised return/{team}"] = normalised_return(ours, theirs, chance, generator)
     if spec.agents > 1:
         found |= {f"{prefix}total correlation": total_correlation(s, spec.action) for prefix, s in sides.items()}
 

@@ -60,6 +60,11 @@ class Door:
         """The largest batch that this door plays."""
         return len(self.fleet.arrays["todo"])
 
+    @property
+    def divisible(self) -> bool:
+        """Some copies can play while others rest; else every batch is of all `copies`."""
+        return self.fleet.divisible
+
     def reset(self, noise: Float[Tensor, "env noise"]) -> State:
         """The first `len(noise)` copies begin anew, whatever became of their last state; the others rest."""
         return self._restart(torch.ones(len(noise), dtype=torch.bool), noise)
