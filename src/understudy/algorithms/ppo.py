@@ -39,10 +39,10 @@ class Config:
     rate: float = 1e-3  # learning rate at the start
     rate_range: tuple[float, float] = (1e-5, 1e-2)
     target_kl: float = 0.01  # nats: how far an update is to move the policies; 0: the rate stays as it is
-    discount: float = 0.99
+    discount: float = 0.97  # weight of the next step's reward: raise it where pay comes much later
     mix: float = 0.95  # lambda of the advantage
     clip: float = 0.2
-    bonus: float = 0.003  # weight of the entropy, in standard deviations of the advantage per nat
+    bonus: float = 0.02  # weight of the entropy, in standard deviations of the advantage per nat
     max_grad_norm: float = 1.0  # of policies and of values, each
     central: bool = True  # values see what everybody sees
     net: NetConfig = field(default_factory=NetConfig)
