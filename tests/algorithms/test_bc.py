@@ -220,6 +220,7 @@ def slow_loss(policy, part, burn_in):
     outs = [(o.weight.detach().numpy(), o.bias.detach().numpy()) for o in policy.outs]
     for e, t, a in np.ndindex(*x.shape[:3]):
         counts = bool(part.valid[e, t]) and bool(part.view.present[e, t, a])
+        counts = counts and int(part.view.legal[e, t, a].sum()) > 1  # a forced move is no evidence
         if burn_in is not None:
             counts = counts and (bool(part.starts[e, 0]) or t >= burn_in)
         if not counts:
