@@ -137,6 +137,7 @@ def test_people_are_learned_from_by_naming_their_kitchen(run, tmp_path):
             "agents of navigation: expected a whole number, got 'two'",
         ),
         (["record", "navigation", "x", "--rule", "agents"], "rule: got 'agents', but a rule is written name=value."),
+        (["watch", "spread", "--speed", "0"], "ConfigError: speed: got 0.0"),
         (["record", "navigation", "x", "--episodes", "0"], "ConfigError: episodes=0"),
         (["train", "bc", "x", "--rate", "-1"], "rate: got -1.0, but it must be a finite number"),
         (["train", "ppo", "x", "--rate", "nan"], "rate: got nan, but it must be a finite number"),

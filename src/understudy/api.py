@@ -354,11 +354,11 @@ def env_of(folder: Path | str) -> Env:
         EnvError: it cannot be made again from names and plain rules, or would not be the same.
     """
     told, spec = settings.read(Path(folder) / "run.json"), load_policy(folder).spec
-    known = told["env"] or {"spec": {"title": spec.title}, "rules": {}}
+    known = told.get("env") or {"spec": {"title": spec.title}, "rules": {}}
     name = known["spec"]["title"]
     rules = {rule: value for rule, value in known["rules"].items() if rule in rules_of(name)}
     env = make_env(name, **rules)
-    same = loop.describe(env) == told["env"] if told["env"] else env.spec == spec
+    same = loop.describe(env) == told["env"] if told.get("env") else env.spec == spec
     if not same:
         raise EnvError(f"{folder}: its env {name!r} had other rules than are known of it. Say which env and rules.")
     return env

@@ -166,8 +166,11 @@ def watch(words: list[str]) -> None:
     import time
 
     from understudy import api
+    from understudy.core.errors import ConfigError
     from understudy.evaluation.video import terminal
 
+    if not given.speed > 0:
+        raise ConfigError(f"speed: got {given.speed}; it is how many times as fast as it was, above 0, such as 2.")
     learned = Path(given.player).is_dir()
     env = _env(given) if learned else api.make_env(given.player, **_rules(given.rule))
     policy = api.load_policy(given.player) if learned else api.expert_of(env)
