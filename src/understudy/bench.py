@@ -104,7 +104,10 @@ def navigation(folder: Path, seeds: int, workers: int, minutes: float | None) ->
         "PPO on cooperative navigation",
         tables=[Table(columns, rows, caption)],
         sections=[Section("curves", curves=[Curves("return while training", curves, "minutes", "return")])],
-        provenance={"command": f"understudy bench navigation --seeds {seeds}", "torch": torch.__version__},
+        provenance={
+            "command": f"understudy bench navigation --seeds {seeds} --minutes {minutes:g}",
+            "torch": torch.__version__,
+        },
     )
 
 
