@@ -43,9 +43,9 @@ def kitchen(folder: Path, seeds: int, workers: int, minutes: float | None) -> Re
     columns = [
         "kitchen",
         "nats per action",
-        "by own last action",
+        "by last action",
         "right",
-        "score, as drawn",
+        "as drawn",
         "steady",
         "people",
         "share",
@@ -69,7 +69,7 @@ def kitchen(folder: Path, seeds: int, workers: int, minutes: float | None) -> Re
         for layout in LAYOUTS
         for seed, one in enumerate(found)
     ]
-    by_seed = Table(["kitchen", "seed", "nats per action", "right", "score, as drawn", "steady", "share"], rows_by_seed)
+    by_seed = Table(["kitchen", "seed", "nats per action", "right", "as drawn", "steady", "share"], rows_by_seed)
     return Report(
         "Imitating people who cook",
         tables=[Table(columns, rows, caption)],

@@ -86,9 +86,9 @@ def _summary(found: dict[str, Likeness]) -> Table:
     columns = [
         "kitchen",
         "nats per action",
-        "by own last action",
+        "by last action",
         "right",
-        "score, as drawn",
+        "as drawn",
         "steady",
         "people",
         "share",
