@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from understudy import api
-from understudy.cooking import SCORED, Likeness, likeness, settings
+from understudy.cooking import COLUMNS, SCORED, Likeness, likeness, settings
 from understudy.core.errors import ConfigError, nearest
 from understudy.core.random import generator
 from understudy.envs.kitchen_board import LAYOUTS
@@ -40,16 +40,6 @@ def kitchen(folder: Path, seeds: int, workers: int, minutes: float | None) -> Re
         ]
         share = _over_seeds([x.share.value for x in each])
         rows.append([layout, row[0], round(each[0].chain, 3), *row[1:], each[0].people, share])
-    columns = [
-        "kitchen",
-        "nats per action",
-        "by last action",
-        "right",
-        "as drawn",
-        "steady",
-        "people",
-        "share",
-    ]
     caption = (
         f"Recorded test pairs, {seeds} seeds: mean ± half of the 95 % interval over seeds; people's score over trials. "
         f"Score: points in {SCORED} steps, {EPISODES} episodes a seed. Nats per action: lower is better; beside it a "
@@ -72,7 +62,7 @@ def kitchen(folder: Path, seeds: int, workers: int, minutes: float | None) -> Re
     by_seed = Table(["kitchen", "seed", "nats per action", "right", "as drawn", "steady", "share"], rows_by_seed)
     return Report(
         "Imitating people who cook",
-        tables=[Table(columns, rows, caption)],
+        tables=[Table(COLUMNS, rows, caption)],
         sections=[Section("each seed", "Intervals here are over trials and episodes.", tables=[by_seed])],
         provenance={"command": f"understudy bench kitchen --seeds {seeds}", "torch": torch.__version__},
     )

@@ -107,6 +107,10 @@ def sharpen(
     return torch.where(stays, waiting - haste, sharp.masked_fill(useless, LEAST))
 
 
+# heads of a table with a kitchen's `Likeness` in each row
+COLUMNS = ("kitchen", "nats per action", "by last action", "right", "as drawn", "steady", "people", "share")
+
+
 @dataclass(frozen=True)
 class Likeness:
     """How a policy compares with unseen people in one kitchen. Intervals resample trials and episodes."""

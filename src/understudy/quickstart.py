@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from understudy import api
-from understudy.cooking import HORIZON, SCORED, Likeness, likeness, settings
+from understudy.cooking import COLUMNS, HORIZON, SCORED, Likeness, likeness, settings
 from understudy.core.types import Segment
 from understudy.demos.demos import Demos
 from understudy.envs.kitchen import Kitchen
@@ -83,16 +83,6 @@ def _line(one: Likeness) -> str:
 
 
 def _summary(found: dict[str, Likeness]) -> Table:
-    columns = [
-        "kitchen",
-        "nats per action",
-        "by last action",
-        "right",
-        "as drawn",
-        "steady",
-        "people",
-        "share",
-    ]
     rows: list[list[Cell]] = [
         [layout, x.likelihood, round(x.chain, 3), x.accuracy, x.drawn, x.learned, x.people, x.share]
         for layout, x in found.items()
@@ -104,7 +94,7 @@ def _summary(found: dict[str, Likeness]) -> Table:
         "pairs whose every action is drawn as cloned, of learned pairs with a steady hand, and of the people; "
         "share is steady over people. Value ± half of the 95 % interval over trials and episodes."
     )
-    return Table(columns, rows, caption)
+    return Table(COLUMNS, rows, caption)
 
 
 def _section(layout: str, one: Likeness, played: Segment, people: Demos) -> Section:
