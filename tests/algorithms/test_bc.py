@@ -22,12 +22,7 @@ SMALL = NetConfig(hidden=16)
 
 
 def fit(demos, net=SMALL, steps=80, seed=0, **settings):
-    config = bc.Config(net=net, limit=steps, **(QUICK | settings))
-    draws = generator(seed, "train")
-    state = bc.init(config, demos, None, draws)
-    while not bc.finished(config, state):
-        bc.update(config, state, demos, None, draws)
-    return bc.result(state)
+    return bc.clone(bc.Config(net=net, limit=steps, **(QUICK | settings)), demos, generator(seed, "train"))
 
 
 def loss_on(policy, demos):

@@ -131,6 +131,14 @@ def result(state: State) -> AgentPolicy:
     return state.best if math.isfinite(state.best_loss) else state.policy
 
 
+def clone(config: Config, demos: Demos, generator: torch.Generator) -> AgentPolicy:
+    """The policy that cloning ends with: where methods that play begin."""
+    state = init(config, demos, None, generator)
+    while not finished(config, state):
+        update(config, state, demos, None, generator)
+    return result(state)
+
+
 def clone_loss(policy: AgentPolicy, part: Segment, config: Config, generator: torch.Generator) -> Float[Tensor, ""]:
     """Mean of -log pi over the choices that count, in nats. `part` has axes [env, time, agent, ...]."""
     params, _ = policy.of_members(part.view, part.actions, starts=part.starts, chance=generator)
