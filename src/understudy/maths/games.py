@@ -162,6 +162,24 @@ def value(game: Game, play: Float[Tensor, "*time state joint"], discount: float 
     return _from_start(game, values(game, play, discount))
 
 
+def occupancy(
+    game: Game, play: Float[Tensor, "*time state joint"], discount: float = 1.0
+) -> Float[Tensor, "*steps state"]:
+    """How often each state is where a step begins: discount**t P(s_t = s) for each t, or their sum without a horizon.
+
+    An ended state keeps what came there; mask it by `game.over` to count what was played.
+    """
+    if game.horizon is None:
+        _ends(game, discount)
+        moving = torch.einsum("sj,sjn->sn", play, game.transition)
+        return torch.linalg.solve(torch.eye(game.states, dtype=play.dtype) - discount * moving.T, game.start)
+    chance, found = game.start, []
+    for now in game.timed(play):
+        found.append(chance)
+        chance = discount * torch.einsum("s,sj,sjn->n", chance, now, game.transition)
+    return torch.stack(found)
+
+
 def value_gap(
     game: Game,
     expert: Float[Tensor, "*time state joint"],
