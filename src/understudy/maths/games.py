@@ -103,7 +103,7 @@ def facing(
 ) -> Float[Tensor, "*batch others choice"]:
     """A table over joint actions as one over what the others do and what `agent` does."""
     lead = table.dim() - 1
-    return table.unflatten(-1, choices).movedim(lead + agent, -1).flatten(lead, -2)
+    return table.unflatten(-1, choices).movedim(lead + agent, -1).reshape(*table.shape[:-1], -1, choices[agent])
 
 
 def unfaced(
@@ -111,8 +111,7 @@ def unfaced(
 ) -> Float[Tensor, "*batch joint"]:
     """The inverse of `facing`."""
     lead = table.dim() - 2
-    others = choices[:agent] + choices[agent + 1 :]
-    apart = table.unflatten(-2, others) if others else table.squeeze(-2)
+    apart = table.reshape(*table.shape[:-2], *choices[:agent], *choices[agent + 1 :], choices[agent])
     return apart.movedim(-1, lead + agent).flatten(lead)
 
 
