@@ -50,7 +50,11 @@ class EnvEntry(NamedTuple):
     variant: str = ""  # the setting that may follow the name: kitchen:cramped_room
 
 
-ALGORITHMS = {"bc": "understudy.algorithms.bc", "ppo": "understudy.algorithms.ppo"}
+ALGORITHMS = {
+    "bc": "understudy.algorithms.bc",
+    "maxent": "understudy.algorithms.maxent",
+    "ppo": "understudy.algorithms.ppo",
+}
 
 _PARTICLES, _TABULAR = ("particles", "expert"), ("tabular", "expert")
 ENVS = {

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from understudy.core.errors import EnvError, expect_shape
 from understudy.core.types import Discrete, EnvSpec, View
+from understudy.maths.games import joint_number
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,7 @@ class MarkovGame:
 
     def joint(self, actions: Int[Tensor, "*batch agent"]) -> Int[Tensor, "*batch"]:
         """The number of each joint action. A move beyond an agent's own is not looked for: `legal` masks it."""
-        number = torch.zeros_like(actions[..., 0])
-        for agent, choices in enumerate(self.choices):
-            number = number * choices + actions[..., agent]
-        return number
+        return joint_number(actions, self.choices)
 
     def reset(self, noise: Float[Tensor, "env noise"]) -> State:
         return State(draw(self.start.expand(len(noise), -1), noise[:, 0]))

@@ -79,6 +79,14 @@ def game_of(env: Any) -> Game:
     return Game(env.transition.double(), env.reward.double(), start, tuple(env.choices), env.spec.horizon, over)
 
 
+def joint_number(actions: Int[Tensor, "*batch agent"], choices: tuple[int, ...]) -> Int[Tensor, "*batch"]:
+    """The number of each joint action: moves read as digits, the last agent's the lowest."""
+    number = torch.zeros_like(actions[..., 0])
+    for agent, count in enumerate(choices):
+        number = number * count + actions[..., agent]
+    return number
+
+
 # --- forms of play ---------------------------------------------------------------------------------------------------
 
 

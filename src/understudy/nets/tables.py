@@ -41,9 +41,14 @@ def policy_of(each: Float[Tensor, "agent state choice"], spec: EnvSpec) -> Agent
     """The policy of agents who choose independently, with the probabilities `each`: linear in the one-hot state."""
     expect_shape("each", each, "agent state choice", agent=spec.agents, state=spec.obs)
     policy = AgentPolicy(NetConfig(layers=0, share="none"), spec, torch.Generator())
-    with torch.no_grad():
-        policy.outs[0].weight.copy_(each.log().clamp(min=IMPOSSIBLE).mT)  # type: ignore[union-attr, operator]
+    write_table(policy, each)
     return policy
+
+
+@torch.no_grad()
+def write_table(policy: AgentPolicy, each: Float[Tensor, "agent state choice"]) -> None:
+    """Give a policy that `policy_of` made other probabilities."""
+    policy.outs[0].weight.copy_(each.log().clamp(min=IMPOSSIBLE).mT)  # type: ignore[union-attr, operator]
 
 
 def own_moves(choices: tuple[int, ...]) -> Bool[Tensor, "agent choice"]:
