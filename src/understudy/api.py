@@ -83,6 +83,7 @@ class Run:
     policy: AgentPolicy
     metrics: list[Row]  # one row for each line of the log, with the number of the `update`
     updates: int
+    seconds: float  # of learning, over all resumptions
     stopped: str  # "updates", "minutes" or "finished"
     config: Any
     state: Any = field(repr=False)
@@ -205,7 +206,7 @@ def train(
         raise
     policy = _policy(module, outcome.state, folder)
     where = None if folder is None else Path(folder)
-    return Run(policy, outcome.metrics, outcome.updates, outcome.stopped, config, outcome.state, where)
+    return Run(policy, outcome.metrics, outcome.updates, outcome.seconds, outcome.stopped, config, outcome.state, where)
 
 
 def evaluate(
