@@ -98,6 +98,7 @@ def train(words: list[str]) -> None:
         )
         env: str | None = None  # env to play in, such as spread or kitchen:cramped_room
         rule: tyro.conf.UseAppendAction[tuple[str, ...]] = ()  # a rule of the env, such as --rule horizon=100
+        expert: Path | None = None  # folder of a run whose policy is asked; the env's own where none is given
         updates: int | None = None  # stop after so many
         minutes: float | None = None  # stop after so many
         seed: int = 0
@@ -118,6 +119,7 @@ def train(words: list[str]) -> None:
         folder=given.folder,
         seed=given.seed,
         habits=given.run,
+        expert=given.expert,
     )
     print(f"{given.folder}: {made.updates:,} updates, stopped by {made.stopped}")
 

@@ -154,6 +154,38 @@ class Scripted:
         raise EnvError(f"{self.expert.__name__} is a script: it has no likelihoods. Clone it first (`bc`).")
 
 
+@dataclass(frozen=True)
+class Queried:
+    """An env with somebody to ask: all of its own contract, and `expert`, who says what to do where others got to.
+
+    Algorithms that query are handed one of these. What the env does not offer (`legal`, `draw` ...), this does not.
+    """
+
+    env: Any
+    expert: Policy
+    asked: str  # who the expert is, in words: what tells two runs apart
+
+    @property
+    def spec(self) -> EnvSpec:
+        return self.env.spec
+
+    def reset(self, noise: Float[Tensor, "env noise"]) -> Any:
+        return self.env.reset(noise)
+
+    def observe(self, state: Any) -> Float[Tensor, "env agent obs"]:
+        return self.env.observe(state)
+
+    def step(
+        self, state: Any, actions: Tensor, noise: Float[Tensor, "env noise"]
+    ) -> tuple[Any, Float[Tensor, "env agent"], Bool[Tensor, "env"]]:
+        return self.env.step(state, actions, noise)
+
+    def __getattr__(self, name: str) -> Any:  # whatever else the env may offer
+        if name == "env":  # asked before there is one, by those who copy
+            raise AttributeError(name)
+        return getattr(self.env, name)
+
+
 @dataclass
 class Team:
     """Several policies in one game: agent i does what `policies[seats[i]]` would do in its place.

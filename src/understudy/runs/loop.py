@@ -304,8 +304,12 @@ def _identity(name: str, config: Any, demos: Any, env: Any, seed: int) -> dict[s
 
 
 def describe(env: Any) -> Any:
-    """Plain data that changes when the rules of `env` do: its spec and its fields, tensors by their sha256."""
-    return {"class": type(env).__name__, "spec": settings.to_dict(env.spec.to_json()), "rules": _plain(env)}
+    """Plain data that changes when the rules of `env` do: its spec and its fields, tensors by their sha256.
+
+    Of an env with somebody to ask (`rollout.Queried`) it is the env's own, and `expert`, who that is.
+    """
+    env, more = (env.env, {"expert": env.asked}) if hasattr(env, "asked") else (env, {})
+    return {"class": type(env).__name__, "spec": settings.to_dict(env.spec.to_json()), "rules": _plain(env)} | more
 
 
 def _plain(value: Any) -> Any:
