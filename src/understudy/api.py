@@ -33,7 +33,7 @@ from understudy.runs.log import Row, read_lines
 from understudy.runs.loop import Budget, Habits
 
 __all__ = [
-    "ALGORITHMS", "ENVS", "Evaluation", "Habits", "Run", "algorithm_named", "env_of", "evaluate", "expert_of",
+    "ALGORITHMS", "ENVS", "Evaluation", "Habits", "Run", "algorithm_named", "asks", "env_of", "evaluate", "expert_of",
     "load_policy", "make_config", "make_env", "queried", "record", "report_of", "rules_of", "scenes", "text_of",
     "train", "video",
 ]  # fmt: skip
@@ -123,6 +123,12 @@ def algorithm_named(name: str) -> ModuleType:
     if name not in ALGORITHMS:
         raise ConfigError(f"unknown algorithm {name!r}.{nearest(name, ALGORITHMS)}")
     return import_module(ALGORITHMS[name])
+
+
+def asks(algorithm: str | ModuleType) -> bool:
+    """Whether an algorithm asks an expert while it learns."""
+    module = algorithm_named(algorithm) if isinstance(algorithm, str) else algorithm
+    return getattr(module, "QUERIES", False)
 
 
 def make_config(algorithm: ModuleType, config: Any = None) -> Any:
@@ -230,10 +236,9 @@ def train(
     config = make_config(module, config)
     if demos is not None and env is not None:
         fit(demos, env)
-    asks = getattr(module, "QUERIES", False)
-    if expert is not None and not asks:
+    if expert is not None and not asks(module):
         raise ConfigError(f"expert: {_short(module)} asks nobody. Leave the expert out, or record it: `record`.")
-    if asks and env is not None:
+    if asks(module) and env is not None:
         env = queried(env, expert)
     try:
         outcome = loop.run(

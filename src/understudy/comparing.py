@@ -185,6 +185,7 @@ def _trial(task: _Task, env: Env, kept: Demos, held: Demos | None, plan: Plan, e
         run = api.train(
             task.method, demos, env, config=given, updates=plan.updates, minutes=plan.minutes,
             folder=task.folder, seed=task.seed, habits=api.Habits(threads=1, show=False),
+            expert=expert if api.asks(task.method) else None,
         )  # fmt: skip
         figures, missing = _measured(run.policy, env, demos, held, kept, expert, plan.episodes)
         trial = replace(trial, figures={**figures, "minutes": run.seconds / 60}, missing=missing)
