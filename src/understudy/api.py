@@ -53,7 +53,9 @@ class EnvEntry(NamedTuple):
 
 ALGORITHMS = {
     "bc": "understudy.algorithms.bc",
+    "blades": "understudy.algorithms.blades",
     "dagger": "understudy.algorithms.dagger",
+    "malice": "understudy.algorithms.malice",
     "maxent": "understudy.algorithms.maxent",
     "ppo": "understudy.algorithms.ppo",
 }
@@ -83,6 +85,7 @@ ENVS = {
     "slip_chain": EnvEntry("tabular", "slip_chain", _TABULAR),
     "two_rooms": EnvEntry("tabular", "two_rooms", _TABULAR),
     "crossing": EnvEntry("tabular", "crossing", _TABULAR),
+    "thicket": EnvEntry("tabular", "thicket", _TABULAR),
 }
 
 

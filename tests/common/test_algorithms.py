@@ -10,10 +10,12 @@ from understudy.runs.loop import Habits
 SMALL = {  # settings that make each algorithm quick
     "bc": {"batch": 32, "steps": 2, "net": {"hidden": 8}},
     "dagger": {"clone": {"batch": 32, "steps": 2, "limit": 4, "net": {"hidden": 8}}, "envs": 2, "steps": 2},
+    "blades": {"asked": 4, "steps": 2},
+    "malice": {"steps": 2},
     "maxent": {"reward": "network", "hidden": 4, "steps": 2},
     "ppo": {"envs": 4, "segment": 5, "minibatches": 2, "net": {"hidden": 8}, "value_hidden": 8},
 }
-TABULAR = {"maxent"}  # what learns in tabular games alone
+TABULAR = {"blades", "malice", "maxent"}  # what learns in tabular games alone
 QUIET = Habits(show=False, log_every=2, save_every=2, threads=1)
 
 

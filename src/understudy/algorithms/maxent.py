@@ -234,7 +234,7 @@ class Explained:
         lines += [
             f"agent {i}: {it.known} of {it.features} numbers are known (the least sure of them moves a choice by "
             f"{it.weakest:.1e} nats a unit). Open: {it.others} as only means over the others count, {it.shaping} as "
-            f"constants and shaping change no play, {it.unvisited} of states never visited. Of the {it.never_made} moves "
+            f"constants and shaping change no play, {it.unvisited} of states never visited. Of {it.never_made} moves "
             "that were never made, rewards are known from above alone."
             for i, it in enumerate(self.identified)
         ]
