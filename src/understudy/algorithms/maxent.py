@@ -51,7 +51,7 @@ class Config:
     penalty: float = 1e-4  # what rewards cost: keeps them finite where a move was never made
     steps: int = 10  # of L-BFGS in one update
     limit: int = 100  # updates at most
-    tolerance: float = 1e-8  # it has finished where no entry of the gradient is larger
+    tolerance: float = 1e-7  # it has finished where no entry of the gradient is larger
     hidden: int = 32  # width of a network's two hidden layers
 
     def __post_init__(self) -> None:
@@ -138,10 +138,14 @@ def init(config: Config, demos: Demos | None, env: Any, generator: torch.Generat
     even = own_moves(game.choices).double()
     even = (even / even.sum(-1, keepdim=True)).unsqueeze(1).expand(-1, game.states, -1)
     policy = policy_of(even, env.spec)
-    optimizer = torch.optim.LBFGS(
+    return State(policy, rewards, make_optimizer(config, rewards))
+
+
+def make_optimizer(config: Config, rewards: Rewards) -> torch.optim.Optimizer:
+    """L-BFGS with a line search, whose every call is up to `steps` steps."""
+    return torch.optim.LBFGS(
         rewards.parameters(), max_iter=config.steps, tolerance_grad=0, tolerance_change=0, line_search_fn="strong_wolfe"
     )
-    return State(policy, rewards, optimizer)
 
 
 def update(
@@ -149,22 +153,34 @@ def update(
 ) -> dict[str, Float[Tensor, ""]]:
     """Up to `steps` steps of L-BFGS; the policy is then the soft play of the rewards."""
     game, counts = _game(config, env), _counts(config, demos, env)
-
-    def objective() -> Float[Tensor, ""]:
-        state.optimizer.zero_grad()
-        loss = minus_likelihood(solve(config, game, state.rewards(), counts), counts)
-        total = loss + config.penalty / 2 * state.rewards.size()
-        total.backward()
-        return total
-
-    state.optimizer.step(objective)  # type: ignore[arg-type]
-    loss = objective()
-    gradients = [p.grad.abs().max() for p in state.rewards.parameters() if p.grad is not None]
-    state.gradient, state.updates = float(torch.stack(gradients).max()), state.updates + 1
+    loss, state.gradient = improve(config, state.rewards, state.optimizer, game, counts)
+    state.updates += 1
     with torch.no_grad():
         found = solve(config, game, state.rewards(), counts)
         write_table(state.policy, games.marginals_of(lasting(game, found.play), game.choices))
-    return {"loss": loss.detach(), "gradient": torch.tensor(state.gradient)}
+    return {"loss": loss, "gradient": torch.tensor(state.gradient)}
+
+
+def improve(
+    config: Config,
+    rewards: Rewards,
+    optimizer: torch.optim.Optimizer,
+    game: Game,
+    counts: Float[Tensor, "*time state joint"],
+) -> tuple[Float[Tensor, ""], float]:
+    """Make what was counted likelier. Returns what is left to pay, and the largest entry of its gradient."""
+
+    def objective() -> Float[Tensor, ""]:
+        optimizer.zero_grad()
+        loss = minus_likelihood(solve(config, game, rewards(), counts), counts)
+        loss = loss + config.penalty / 2 * rewards.size()
+        loss.backward()
+        return loss
+
+    optimizer.step(objective)  # type: ignore[arg-type]
+    loss = objective().detach()
+    gradients = [p.grad.abs().max() for p in rewards.parameters() if p.grad is not None]
+    return loss, float(torch.stack(gradients).max())
 
 
 def finished(config: Config, state: State) -> bool:
@@ -262,6 +278,7 @@ def explain(config: Config, state: State, demos: Demos, env: Any) -> Explained:
     return Explained(rewards, likelihood, float(apart.max()), each, config.concept)
 
 
+@torch.no_grad()
 def identify(config: Config, game: Game, found: Soft, counts: Float[Tensor, "state joint"], agent: int) -> Identified:
     """What recordings say of one agent's linear rewards while the others play on as they do: ranks of derivatives.
 
