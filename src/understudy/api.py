@@ -46,7 +46,11 @@ class EnvEntry(NamedTuple):
     variant: str = ""  # the setting that may follow the name: kitchen:cramped_room
 
 
-ALGORITHMS = {"bc": "understudy.algorithms.bc", "ppo": "understudy.algorithms.ppo"}
+ALGORITHMS = {
+    "bc": "understudy.algorithms.bc",
+    "ppo": "understudy.algorithms.ppo",
+    "magail": "understudy.algorithms.magail",
+}
 
 _PARTICLES, _TABULAR = ("particles", "expert"), ("tabular", "expert")
 ENVS = {
