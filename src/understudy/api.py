@@ -50,8 +50,11 @@ class EnvEntry(NamedTuple):
 
 ALGORITHMS = {
     "bc": "understudy.algorithms.bc",
-    "dagger": "understudy.algorithms.dagger",
     "ppo": "understudy.algorithms.ppo",
+    "dagger": "understudy.algorithms.dagger",
+    "gmmil": "understudy.algorithms.gmmil",
+    "magail": "understudy.algorithms.magail",
+    "pwil": "understudy.algorithms.pwil",
 }
 
 _PARTICLES, _TABULAR = ("particles", "expert"), ("tabular", "expert")
