@@ -50,6 +50,7 @@ ALGORITHMS = {
     "bc": "understudy.algorithms.bc",
     "ppo": "understudy.algorithms.ppo",
     "magail": "understudy.algorithms.magail",
+    "maairl": "understudy.algorithms.maairl",
 }
 
 _PARTICLES, _TABULAR = ("particles", "expert"), ("tabular", "expert")
