@@ -55,6 +55,7 @@ ALGORITHMS = {
     "gmmil": "understudy.algorithms.gmmil",
     "magail": "understudy.algorithms.magail",
     "pwil": "understudy.algorithms.pwil",
+    "maairl": "understudy.algorithms.maairl",
 }
 
 _PARTICLES, _TABULAR = ("particles", "expert"), ("tabular", "expert")

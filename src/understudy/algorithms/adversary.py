@@ -1,8 +1,8 @@
 """What the adversarial methods share: where they begin, the two sides of the discriminator, and how episodes end.
 
 An episode that is over goes on in an absorbing state up to the horizon, for demonstrators and learners alike. Without
-it a reward above 0 pays a learner for not finishing, one below 0 for finishing at any price. It is one row of every
-discriminator's batch, weighted with the share of all time that each side spends there: nothing is sampled.
+it a reward above 0 pays a learner for not finishing, one below 0 for finishing at any price. The state has no features,
+so that what a discriminator would think of it is known from how much of its time each side spends there.
 """
 
 from dataclasses import dataclass
@@ -14,11 +14,14 @@ from torch import Tensor
 from understudy.algorithms import bc
 from understudy.core.errors import ConfigError, DemosError, EnvError
 from understudy.core.tree import tree_cat, tree_map, tree_take
-from understudy.core.types import Env, Segment, View
+from understudy.core.types import Continuous, Env, EnvSpec, Segment, View, action_shape
 from understudy.demos.demos import Demos
-from understudy.maths.adversarial import ages, steps_remaining
+from understudy.maths.adversarial import ages, calibration_error, steps_remaining
 from understudy.nets import AgentPolicy, NetConfig, build_policy
 from understudy.nets.saved import load_policy
+from understudy.rollout import Live
+
+SATURATED = 4.6  # |logit| of a discriminator that is surer than 99 %
 
 
 @dataclass
@@ -86,17 +89,28 @@ def side_of(played: Segment, gone: Float[Tensor, ""], rows: int, generator: torc
         actions=played.actions,
         terminated=played.terminated,
         next_view=View(played.next_view.obs),
+        labels=played.labels,
     )
     flat = tree_map(lambda x: x.flatten(0, 1), kept)
     order = torch.randperm(len(flat.obs), generator=generator, device=flat.obs.device)[:rows]
     return Side(tree_take(flat, order), gone.expand(len(order)))
 
 
+def nothing_yet(live: Live, spec: EnvSpec) -> Side:
+    """A side of no steps, to grow."""
+    seen = tree_map(lambda x: x[:0], View(live.view.obs, live.view.legal, live.view.present))
+    kind = seen.obs.dtype if isinstance(spec.action, Continuous) else torch.long
+    actions = torch.zeros(0, spec.agents, *action_shape(spec.action), dtype=kind, device=seen.obs.device)
+    over = torch.zeros(0, dtype=torch.bool, device=seen.obs.device)
+    return Side(Segment(seen, actions, terminated=over, next_view=View(seen.obs)), seen.obs.new_zeros(0))
+
+
 def remembered(earlier: Side | None, fresh: Side, updates: int) -> tuple[Side, Side | None]:
     """What the discriminator learns from now, and what it is to remember: the latest `updates` sides of this size."""
-    pool = fresh if earlier is None else tree_cat([earlier, fresh])
-    keep = updates * len(fresh.gone)
-    return pool, tree_map(lambda x: x[-keep:], pool) if keep else None
+    if earlier is None:
+        return fresh, None
+    pool = tree_cat([earlier, fresh])
+    return pool, tree_map(lambda x: x[-updates * len(fresh.gone) :], pool)
 
 
 def present(steps: Segment) -> Float[Tensor, "step agent"]:
@@ -116,3 +130,21 @@ def refuse_missing_ends(expert_gone: Float[Tensor, ""], demos: Demos, ended: int
             "env plays on after success, record demonstrations under that rule. With absorbing=False ends are left out "
             "of account."
         )
+
+
+@torch.no_grad()
+def told(
+    expert: Float[Tensor, "expert agent"],
+    learner: Float[Tensor, "learner agent"],
+    loss: Float[Tensor, ""],
+    penalty: Float[Tensor, ""],
+) -> dict[str, Tensor]:
+    """How a discriminator stands, from its logits of both sides."""
+    return {
+        "discriminator/loss": loss.detach(),
+        "discriminator/penalty": penalty.detach(),
+        "discriminator/expert": (expert > 0).float().mean(),
+        "discriminator/learner": (learner < 0).float().mean(),
+        "discriminator/calibration": calibration_error(expert, learner),
+        "discriminator/saturated": (torch.cat([expert, learner]).abs() > SATURATED).float().mean(),
+    }

@@ -31,17 +31,14 @@ from understudy.maths.adversarial import (
     REWARDS,
     absorbing_payoff,
     between,
-    calibration_error,
     discriminator_loss,
+    ends_logits,
     slope_penalty,
     slopes,
-    with_absorbing,
 )
 from understudy.nets import AgentPolicy, Values
 from understudy.nets.discriminators import Judge, JudgeConfig
 from understudy.rollout import Live, begin, collect, episode_returns
-
-SATURATED = 4.6  # |logit| of a discriminator that is surer than 99 %
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
         judge_optimizer=torch.optim.AdamW(judge.parameters(), lr=config.judge_rate, weight_decay=config.l2),
         live=live,
         running=live.view.obs.new_zeros(config.learner.envs, env.spec.agents),
-        replay=None,
+        replay=adversary.nothing_yet(live, env.spec) if config.replay else None,
         expert_gone=gone,
         seed=seed,
     )
@@ -141,12 +138,12 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
         state.judge.observe(played.view, played.actions)
     _watch_ends(config, state, played, demos, env)
 
-    fresh = adversary.side_of(played, gone * config.absorbing, config.batch * config.judge_steps, generator)
+    fresh = adversary.side_of(played, gone, config.batch * config.judge_steps, generator)
     pool, state.replay = adversary.remembered(state.replay, fresh, config.replay)
     for _ in range(config.judge_steps):
         stats = discriminate(config, state, demos, pool, generator)
 
-    rewards = rewards_of(config, state.judge, played, learner.discount)
+    rewards = rewards_of(config, state.judge, played, state.expert_gone, pool.gone.mean())
     judged = rewards.mean(), rewards.std()
     if config.env_reward:
         rewards = rewards + config.env_reward * played.rewards
@@ -173,10 +170,8 @@ def discriminate(
     rows = torch.randint(len(pool.gone), (config.batch,), generator=generator, device=generator.device)
     ours = tree_take(pool.steps, rows)
     expert_inputs, learner_inputs = (judge.inputs(side.view, side.actions) for side in (theirs, ours))
-    expert, learner, absorbing = judge.judge(expert_inputs), judge.judge(learner_inputs), judge.absorbing()
-    theirs_all, theirs_weight = with_absorbing(expert, adversary.present(theirs), absorbing, state.expert_gone)
-    ours_all, ours_weight = with_absorbing(learner, adversary.present(ours), absorbing, pool.gone.mean())
-    loss = discriminator_loss(theirs_all, ours_all, theirs_weight, ours_weight)
+    expert, learner = judge.judge(expert_inputs), judge.judge(learner_inputs)
+    loss = discriminator_loss(expert, learner, adversary.present(theirs), adversary.present(ours))
     penalty = torch.zeros_like(loss)
     if config.penalty:
         slope = slopes(judge.judge, between(expert_inputs, learner_inputs, generator))
@@ -184,27 +179,26 @@ def discriminate(
     ppo.descend(state.judge_optimizer, loss + penalty, config.learner.max_grad_norm)
     if config.spectral:
         judge.confine()
-    with torch.no_grad():
-        return {
-            "discriminator/loss": loss.detach(),
-            "discriminator/penalty": penalty.detach(),
-            "discriminator/expert": (expert > 0).float().mean(),
-            "discriminator/learner": (learner < 0).float().mean(),
-            "discriminator/absorbing": absorbing.mean(),
-            "discriminator/calibration": calibration_error(expert, learner),
-            "discriminator/saturated": (torch.cat([expert, learner]).abs() > SATURATED).float().mean(),
-        }
+    return adversary.told(expert, learner, loss, penalty)
 
 
 @torch.no_grad()
-def rewards_of(config: Config, judge: Judge, played: Segment, discount: float) -> Float[Tensor, "env time agent"]:
+def rewards_of(
+    config: Config,
+    judge: Judge,
+    played: Segment,
+    expert_gone: Float[Tensor, ""],
+    learner_gone: Float[Tensor, ""],
+) -> Float[Tensor, "env time agent"]:
     """What the discriminator pays for each step. A step that ends the game is paid what follows it too."""
     assert played.terminated is not None
-    form = REWARDS[config.reward]
-    rewards = form(judge(played.view, played.actions))
+    form, logits = REWARDS[config.reward], judge(played.view, played.actions)
     if config.absorbing:
-        after = absorbing_payoff(form(judge.absorbing()), discount)
-        rewards = rewards + played.terminated.unsqueeze(-1) * after
+        of_play, of_ends = ends_logits(expert_gone, learner_gone)
+        after = absorbing_payoff(form(of_ends), config.learner.discount)
+        rewards = form(logits + of_play) + played.terminated.unsqueeze(-1) * after
+    else:
+        rewards = form(logits)
     return rewards @ _two_teams(judge.spec).T if config.zero_sum else rewards
 
 

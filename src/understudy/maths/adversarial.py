@@ -104,8 +104,8 @@ def steps_remaining(
 
 
 def absorbing_payoff(
-    reward: Float[Tensor, "agent"], discount: float, steps: float = float("inf")
-) -> Float[Tensor, "agent"]:
+    reward: Float[Tensor, "*agent"], discount: float, steps: float = float("inf")
+) -> Float[Tensor, "*agent"]:
     """What staying in the absorbing state for `steps` steps is worth at the step that leads there.
 
         discount * r + discount^2 r + ... = r * discount * (1 - discount^steps) / (1 - discount)
@@ -119,15 +119,20 @@ def absorbing_payoff(
     return reward * (discount * (1 - discount**steps) / (1 - discount))
 
 
-def with_absorbing(
-    logits: Float[Tensor, "step agent"],
-    weight: Float[Tensor, "step agent"],
-    absorbing: Float[Tensor, "agent"],
-    gone: Float[Tensor, ""],
-) -> tuple[Float[Tensor, "step_and_one agent"], Float[Tensor, "step_and_one agent"]]:
-    """One side's logits and weights, with the absorbing state as a last row: `gone` is its share of all weight."""
-    share = weight / weight.mean().clamp(min=1e-12) * ((1 - gone) / len(weight))
-    return torch.cat([logits, absorbing.unsqueeze(0)]), torch.cat([share, gone.to(share).expand(1, weight.shape[1])])
+def ends_logits(
+    expert_gone: Float[Tensor, ""], learner_gone: Float[Tensor, ""], least: float = 0.01
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """What the ends of games alone say for the expert: of a step that was played, and of one in the absorbing state.
+
+        played:     log (1 - expert_gone) - log (1 - learner_gone)
+        absorbing:  log expert_gone - log learner_gone
+
+    A discriminator of steps that were played, as many of each side, gives the ratio of densities among them; with the
+    first added it is that among all steps. The second is the best logit of the absorbing state, which has no features:
+    a count, with nothing to be learnt. Shares below `least` (or that near to 1) count as `least`.
+    """
+    expert, learner = expert_gone.clamp(least, 1 - least), learner_gone.clamp(least, 1 - least)
+    return torch.log((1 - expert) / (1 - learner)), torch.log(expert / learner)
 
 
 # ---- how well a discriminator does

@@ -41,11 +41,7 @@ class JudgeConfig:
 
 
 class Judge(nn.Module):
-    """One number for each agent.
-
-    What it sees is normalised by its own `normaliser`, with a last feature beside it: the flag of the absorbing state,
-    where an episode is that is over. There all else is zero.
-    """
+    """One number for each agent. What it sees is normalised by its own `normaliser`."""
 
     def __init__(self, config: JudgeConfig, spec: EnvSpec, generator: torch.Generator):
         super().__init__()
@@ -61,9 +57,7 @@ class Judge(nn.Module):
         }[config.sees]
         self.normaliser = Normaliser(self.width)
         groups = sharing_groups(spec, "all" if config.sees == "team" else config.share)
-        self.net = AgentMLP(
-            self.width + 1, 1, groups, generator, config.hidden, config.layers, config.activation, gain=0.1
-        )
+        self.net = AgentMLP(self.width, 1, groups, generator, config.hidden, config.layers, config.activation, gain=0.1)
 
     def features(self, view: View, actions: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch agent feature"]:
         """What is seen, before it is normalised. Continuous actions count as the env takes them, within their bounds:
@@ -88,22 +82,15 @@ class Judge(nn.Module):
         who = torch.eye(agents, dtype=obs.dtype, device=obs.device).expand(*obs.shape[:-1], agents)
         return torch.cat([*own, who, told], dim=-1)
 
-    def inputs(self, view: View, actions: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch agent input"]:
-        """What the network reads: normalised features, and the flag."""
-        seen = self.normaliser(self.features(view, actions))
-        return torch.cat([seen, torch.zeros_like(seen[..., :1])], dim=-1)
+    def inputs(self, view: View, actions: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch agent feature"]:
+        """What the network reads: the features in standard deviations."""
+        return self.normaliser(self.features(view, actions))
 
-    def judge(self, inputs: Float[Tensor, "*batch agent input"]) -> Float[Tensor, "*batch agent"]:
+    def judge(self, inputs: Float[Tensor, "*batch agent feature"]) -> Float[Tensor, "*batch agent"]:
         return self.net(inputs).squeeze(-1)
 
     def forward(self, view: View, actions: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch agent"]:
         return self.judge(self.inputs(view, actions))
-
-    def absorbing(self) -> Float[Tensor, "agent"]:
-        """Of the absorbing state."""
-        blank = self.normaliser.mean.new_zeros(self.spec.agents, self.width + 1)
-        blank[:, -1] = 1
-        return self.judge(blank)
 
     @torch.no_grad()
     def observe(self, view: View, actions: Shaped[Tensor, "..."]) -> None:
