@@ -17,13 +17,16 @@ from typing import Any, NamedTuple
 from understudy.core import config as settings
 from understudy.core.errors import ConfigError, DemosError, EnvError, nearest
 from understudy.core.files import sha256
-from understudy.core.random import generator
+from understudy.core.random import generator, split_seed
 from understudy.core.scene import Scene
-from understudy.core.tree import tree_map
+from understudy.core.tree import tree_leaves, tree_map
 from understudy.core.types import Continuous, Env, Policy, Segment
 from understudy.demos.demos import Demos
 from understudy.evaluation import metrics
+from understudy.evaluation import regret as strategic
 from understudy.evaluation.measured import SHOWN, Evaluation, report_of, text_of
+from understudy.evaluation.regret import Regret
+from understudy.maths.games import Deviations
 from understudy.nets.policy import AgentPolicy
 from understudy.nets.saved import load_policy, save_policy
 from understudy.rollout import Queried, Scripted, Uniform, choosing, play, score
@@ -33,10 +36,30 @@ from understudy.runs.log import Row, read_lines
 from understudy.runs.loop import Budget, Habits
 
 __all__ = [
-    "ALGORITHMS", "ENVS", "Evaluation", "Habits", "Run", "algorithm_named", "asks", "env_of", "evaluate", "expert_of",
-    "load_policy", "make_config", "make_env", "queried", "record", "report_of", "rules_of", "scenes", "text_of",
-    "train", "video",
-]  # fmt: skip
+    "ALGORITHMS",
+    "ENVS",
+    "Evaluation",
+    "Habits",
+    "Regret",
+    "Run",
+    "algorithm_named",
+    "asks",
+    "env_of",
+    "evaluate",
+    "expert_of",
+    "load_policy",
+    "make_config",
+    "make_env",
+    "queried",
+    "record",
+    "regret",
+    "report_of",
+    "rules_of",
+    "scenes",
+    "text_of",
+    "train",
+    "video",
+]
 
 
 class EnvEntry(NamedTuple):
@@ -51,6 +74,7 @@ class EnvEntry(NamedTuple):
 ALGORITHMS = {
     "bc": "understudy.algorithms.bc",
     "dagger": "understudy.algorithms.dagger",
+    "maxent": "understudy.algorithms.maxent",
     "ppo": "understudy.algorithms.ppo",
 }
 
@@ -333,6 +357,57 @@ def evaluate(
             "measured": f"{episodes:,} episodes, seed {seed}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         },
     )
+
+
+def regret(
+    policy: Policy | Run,
+    env: Env,
+    expert: Policy | None = None,
+    *,
+    exact: bool | None = None,
+    deviations: Deviations = "swap",
+    discount: float = 1.0,
+    algorithm: str = "ppo",
+    config: Any = None,
+    updates: int = 100,
+    seeds: int = 1,
+    episodes: int = 1000,
+    seed: int = 1,
+) -> Regret:
+    """What agents could gain by leaving `policy` while the others follow it (`evaluation.regret`).
+
+    Args:
+        expert: against whom the gaps of exact figures are taken; None: the game's own, where it has one.
+        exact: from the tables of the game. None: wherever it has tables and the policy remembers nothing.
+        deviations, discount: of exact figures: "swap" hears what it was told to do, "external" does not.
+        algorithm, config, updates, seeds: how the replies are trained that bound the gains elsewhere.
+        episodes: that each is measured with.
+
+    Raises:
+        EnvError: exact figures were asked for, and the game or the policy has no table.
+    """
+    player: Any = policy.policy if isinstance(policy, Run) else policy
+    if exact is None:
+        exact = hasattr(env, "transition") and next(tree_leaves(player.start(1)), None) is None
+    if exact:
+        if expert is None and getattr(env, "play", None) is not None:
+            expert = expert_of(env)
+        return strategic.exact(player, env, expert, deviations, discount)
+    if expert is not None:
+        raise ConfigError("expert: gaps are told of exact figures alone. Measure the expert by a call of its own.")
+    module = algorithm_named(algorithm)
+    settled = make_config(module, config)
+
+    def reply(alone: Env, number: int) -> Policy:
+        outcome = loop.run(
+            module, settled, None, alone,
+            budget=Budget(updates), seed=split_seed(seed, "reply", number), habits=Habits(show=False),
+        )  # fmt: skip
+        return _policy(module, outcome.state, None)
+
+    steps = updates * getattr(settled, "envs", 1) * getattr(settled, "segment", 1)
+    budget = f"{updates:,} updates of {algorithm} ({steps:,} steps)"
+    return strategic.learned(player, env, reply, generator(seed, "regret"), budget, seeds, episodes)
 
 
 def _told(policy: Any) -> dict[str, Any]:
