@@ -74,6 +74,8 @@ class EnvEntry(NamedTuple):
 ALGORITHMS = {
     "bc": "understudy.algorithms.bc",
     "dagger": "understudy.algorithms.dagger",
+    "maairl": "understudy.algorithms.maairl",
+    "magail": "understudy.algorithms.magail",
     "maxent": "understudy.algorithms.maxent",
     "ppo": "understudy.algorithms.ppo",
 }
