@@ -11,7 +11,7 @@ from understudy.comparing import Plan, compare
 from understudy.evaluation.compared import ENOUGH, Comparison, cells, over_seeds, recommendation
 from understudy.evaluation.report import Cell, Report, Section, Table
 
-METHODS = ("bc",)
+METHODS = ("bc", "dagger", "magail", "maairl")
 FEW = ("spread", "tag", "speaker_listener")
 KITCHENS = tuple(f"kitchen:{layout}" for layout in ("cramped_room", "asymmetric_advantages", "coordination_ring"))
 MINUTES = 3.0  # of each run that never stops by itself
@@ -48,8 +48,10 @@ def few(folder: Path, seeds: int, workers: int, minutes: float | None) -> Report
         for (method, _, demos), cell in cells(comparison.trials).items():
             score = over_seeds(cell, "score")
             rows.append([name, method, demos, "" if score is None else score])
-    caption = f"Score, {seeds} seeds: 0 is random play, 1 the demonstrators; mean over seeds ± half its 95 % interval."
-    return _report("Few demonstrations", "few", Table(["env", "method", "demonstrations", "score"], rows, caption), found)
+    caption = f"Score, {seeds} seeds: 0 is random play, 1 the demonstrators; mean over seeds."
+    return _report(
+        "Few demonstrations", "few", Table(["env", "method", "demonstrations", "score"], rows, caption), found
+    )
 
 
 def _compared(
