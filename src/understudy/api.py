@@ -17,13 +17,16 @@ from typing import Any, NamedTuple
 from understudy.core import config as settings
 from understudy.core.errors import ConfigError, DemosError, EnvError, nearest
 from understudy.core.files import sha256
-from understudy.core.random import generator
+from understudy.core.random import generator, split_seed
 from understudy.core.scene import Scene
-from understudy.core.tree import tree_map
+from understudy.core.tree import tree_leaves, tree_map
 from understudy.core.types import Continuous, Env, Policy, Segment
 from understudy.demos.demos import Demos
 from understudy.evaluation import metrics
+from understudy.evaluation import regret as strategic
 from understudy.evaluation.measured import SHOWN, Evaluation, report_of, text_of
+from understudy.evaluation.regret import Regret
+from understudy.maths.games import Deviations
 from understudy.nets.policy import AgentPolicy
 from understudy.nets.saved import load_policy, save_policy
 from understudy.rollout import Queried, Scripted, Uniform, choosing, play, score
@@ -33,10 +36,30 @@ from understudy.runs.log import Row, read_lines
 from understudy.runs.loop import Budget, Habits
 
 __all__ = [
-    "ALGORITHMS", "ENVS", "Evaluation", "Habits", "Run", "algorithm_named", "env_of", "evaluate", "expert_of",
-    "load_policy", "make_config", "make_env", "queried", "record", "report_of", "rules_of", "scenes", "text_of",
-    "train", "video",
-]  # fmt: skip
+    "ALGORITHMS",
+    "ENVS",
+    "Evaluation",
+    "Habits",
+    "Regret",
+    "Run",
+    "algorithm_named",
+    "asks",
+    "env_of",
+    "evaluate",
+    "expert_of",
+    "load_policy",
+    "make_config",
+    "make_env",
+    "queried",
+    "record",
+    "regret",
+    "report_of",
+    "rules_of",
+    "scenes",
+    "text_of",
+    "train",
+    "video",
+]
 
 
 class EnvEntry(NamedTuple):
@@ -50,12 +73,13 @@ class EnvEntry(NamedTuple):
 
 ALGORITHMS = {
     "bc": "understudy.algorithms.bc",
-    "ppo": "understudy.algorithms.ppo",
     "dagger": "understudy.algorithms.dagger",
     "gmmil": "understudy.algorithms.gmmil",
-    "magail": "understudy.algorithms.magail",
-    "pwil": "understudy.algorithms.pwil",
     "maairl": "understudy.algorithms.maairl",
+    "magail": "understudy.algorithms.magail",
+    "maxent": "understudy.algorithms.maxent",
+    "ppo": "understudy.algorithms.ppo",
+    "pwil": "understudy.algorithms.pwil",
 }
 
 _PARTICLES, _TABULAR = ("particles", "expert"), ("tabular", "expert")
@@ -93,6 +117,7 @@ class Run:
     policy: AgentPolicy
     metrics: list[Row]  # one row for each line of the log, with the number of the `update`
     updates: int
+    seconds: float  # of learning, over all resumptions
     stopped: str  # "updates", "minutes" or "finished"
     config: Any
     state: Any = field(repr=False)
@@ -126,6 +151,12 @@ def algorithm_named(name: str) -> ModuleType:
     if name not in ALGORITHMS:
         raise ConfigError(f"unknown algorithm {name!r}.{nearest(name, ALGORITHMS)}")
     return import_module(ALGORITHMS[name])
+
+
+def asks(algorithm: str | ModuleType) -> bool:
+    """Whether an algorithm asks an expert while it learns."""
+    module = algorithm_named(algorithm) if isinstance(algorithm, str) else algorithm
+    return getattr(module, "QUERIES", False)
 
 
 def make_config(algorithm: ModuleType, config: Any = None) -> Any:
@@ -233,10 +264,9 @@ def train(
     config = make_config(module, config)
     if demos is not None and env is not None:
         fit(demos, env)
-    asks = getattr(module, "QUERIES", False)
-    if expert is not None and not asks:
+    if expert is not None and not asks(module):
         raise ConfigError(f"expert: {_short(module)} asks nobody. Leave the expert out, or record it: `record`.")
-    if asks and env is not None:
+    if asks(module) and env is not None:
         env = queried(env, expert)
     try:
         outcome = loop.run(
@@ -249,7 +279,7 @@ def train(
         raise
     policy = _policy(module, outcome.state, folder)
     where = None if folder is None else Path(folder)
-    return Run(policy, outcome.metrics, outcome.updates, outcome.stopped, config, outcome.state, where)
+    return Run(policy, outcome.metrics, outcome.updates, outcome.seconds, outcome.stopped, config, outcome.state, where)
 
 
 def evaluate(
@@ -331,6 +361,57 @@ def evaluate(
             "measured": f"{episodes:,} episodes, seed {seed}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         },
     )
+
+
+def regret(
+    policy: Policy | Run,
+    env: Env,
+    expert: Policy | None = None,
+    *,
+    exact: bool | None = None,
+    deviations: Deviations = "swap",
+    discount: float = 1.0,
+    algorithm: str = "ppo",
+    config: Any = None,
+    updates: int = 100,
+    seeds: int = 1,
+    episodes: int = 1000,
+    seed: int = 1,
+) -> Regret:
+    """What agents could gain by leaving `policy` while the others follow it (`evaluation.regret`).
+
+    Args:
+        expert: against whom the gaps of exact figures are taken; None: the game's own, where it has one.
+        exact: from the tables of the game. None: wherever it has tables and the policy remembers nothing.
+        deviations, discount: of exact figures: "swap" hears what it was told to do, "external" does not.
+        algorithm, config, updates, seeds: how the replies are trained that bound the gains elsewhere.
+        episodes: that each is measured with.
+
+    Raises:
+        EnvError: exact figures were asked for, and the game or the policy has no table.
+    """
+    player: Any = policy.policy if isinstance(policy, Run) else policy
+    if exact is None:
+        exact = hasattr(env, "transition") and next(tree_leaves(player.start(1)), None) is None
+    if exact:
+        if expert is None and getattr(env, "play", None) is not None:
+            expert = expert_of(env)
+        return strategic.exact(player, env, expert, deviations, discount)
+    if expert is not None:
+        raise ConfigError("expert: gaps are told of exact figures alone. Measure the expert by a call of its own.")
+    module = algorithm_named(algorithm)
+    settled = make_config(module, config)
+
+    def reply(alone: Env, number: int) -> Policy:
+        outcome = loop.run(
+            module, settled, None, alone,
+            budget=Budget(updates), seed=split_seed(seed, "reply", number), habits=Habits(show=False),
+        )  # fmt: skip
+        return _policy(module, outcome.state, None)
+
+    steps = updates * getattr(settled, "envs", 1) * getattr(settled, "segment", 1)
+    budget = f"{updates:,} updates of {algorithm} ({steps:,} steps)"
+    return strategic.learned(player, env, reply, generator(seed, "regret"), budget, seeds, episodes)
 
 
 def _told(policy: Any) -> dict[str, Any]:

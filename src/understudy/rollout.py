@@ -5,7 +5,7 @@ limit cut it off, `next_view` is what a step led to BEFORE the reset, and recurr
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -184,6 +184,41 @@ class Queried:
         if name == "env":  # asked before there is one, by those who copy
             raise AttributeError(name)
         return getattr(self.env, name)
+
+
+@dataclass
+class Team:
+    """Several policies in one game: agent i does what `policies[seats[i]]` would do in its place.
+
+    Each policy sees what it always sees and remembers what it would have done: a joint policy imagines the moves of
+    agents that another one plays.
+    """
+
+    policies: Sequence[Policy]
+    seats: tuple[int, ...]  # for each agent, whose seat it is
+
+    def __post_init__(self) -> None:
+        if any(not 0 <= seat < len(self.policies) for seat in self.seats):
+            raise ConfigError(f"seats: got {self.seats} for {len(self.policies)} policies, counted from 0.")
+
+    @property
+    def noise(self) -> int:
+        return max(policy.noise for policy in self.policies)
+
+    def start(self, envs: int) -> tuple[Any, ...]:
+        return tuple(policy.start(envs) for policy in self.policies)
+
+    def act(self, view: View, memory: Any, noise: Float[Tensor, "env agent noise"]) -> tuple[Tensor, Any]:
+        pairs = zip(self.policies, memory, strict=True)
+        each, after = zip(*(p.act(view, m, noise[..., : p.noise]) for p, m in pairs), strict=True)
+        agents = torch.arange(len(self.seats), device=view.obs.device)
+        seats = torch.tensor(self.seats, device=view.obs.device)
+        return torch.stack(each)[seats, :, agents].transpose(0, 1), after
+
+    def log_prob(self, view: View, actions: Tensor, memory: Any = (), starts: Tensor | None = None) -> Tensor:
+        memory = memory or ((),) * len(self.policies)
+        each = [p.log_prob(view, actions, m, starts) for p, m in zip(self.policies, memory, strict=True)]
+        return torch.stack([each[seat][..., i] for i, seat in enumerate(self.seats)], dim=-1)
 
 
 @dataclass
