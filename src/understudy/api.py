@@ -81,6 +81,7 @@ ALGORITHMS = {
     "ppo": "understudy.algorithms.ppo",
     "pwil": "understudy.algorithms.pwil",
 }
+ALGORITHMS = {"bc": "understudy.algorithms.bc", "iq": "understudy.algorithms.iq", "ppo": "understudy.algorithms.ppo"}
 
 _PARTICLES, _TABULAR = ("particles", "expert"), ("tabular", "expert")
 ENVS = {
