@@ -60,6 +60,10 @@ __all__ = [
     "train",
     "video",
 ]
+    "ALGORITHMS", "ENVS", "Evaluation", "Habits", "Regret", "Run", "algorithm_named", "asks", "env_of", "evaluate",
+    "expert_of", "load_policy", "make_config", "make_env", "queried", "record", "regret", "report_of", "rules_of",
+    "scenes", "text_of", "train", "video",
+]
 
 
 class EnvEntry(NamedTuple):
@@ -77,6 +81,8 @@ ALGORITHMS = {
     "gmmil": "understudy.algorithms.gmmil",
     "maairl": "understudy.algorithms.maairl",
     "magail": "understudy.algorithms.magail",
+    "blades": "understudy.algorithms.blades",
+    "malice": "understudy.algorithms.malice",
     "maxent": "understudy.algorithms.maxent",
     "ppo": "understudy.algorithms.ppo",
     "pwil": "understudy.algorithms.pwil",
@@ -108,6 +114,7 @@ ENVS = {
     "slip_chain": EnvEntry("tabular", "slip_chain", _TABULAR),
     "two_rooms": EnvEntry("tabular", "two_rooms", _TABULAR),
     "crossing": EnvEntry("tabular", "crossing", _TABULAR),
+    "thicket": EnvEntry("tabular", "thicket", _TABULAR),
 }
 
 
