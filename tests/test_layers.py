@@ -34,9 +34,12 @@ ROOMS = {  # room -> rooms it may import, besides itself
         "recordings",
         "cooking",
         "api",
+        "bench_methods",
     },
+    "bench_methods": {"core", "evaluation", "api", "comparing"},
     "cooking": {"core", "maths", "envs", "demos", "nets", "rollout", "algorithms", "evaluation", "recordings"},
     "quickstart": {"core", "envs", "demos", "evaluation", "rollout", "recordings", "cooking", "api"},
+    "comparing": {"core", "maths", "demos", "rollout", "evaluation", "runs", "api"},
     "cli": {
         "core",
         "maths",
@@ -49,10 +52,23 @@ ROOMS = {  # room -> rooms it may import, besides itself
         "recordings",
         "api",
         "bench",
+        "comparing",
         "quickstart",
     },
     "__main__": {"cli"},
-    "__init__": {"core", "envs", "demos", "nets", "rollout", "algorithms", "evaluation", "runs", "recordings", "api"},
+    "__init__": {
+        "core",
+        "envs",
+        "demos",
+        "nets",
+        "rollout",
+        "algorithms",
+        "evaluation",
+        "runs",
+        "recordings",
+        "api",
+        "comparing",
+    },
 }
 ALWAYS = {"torch", "jaxtyping"}  # all that core and maths may import from outside
 REQUIRED = ALWAYS | {"numpy", "pyarrow", "safetensors", "tyro", "rich", "gymnasium", "pettingzoo"}

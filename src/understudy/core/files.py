@@ -63,6 +63,27 @@ def to_json(data: Any, indent: int | None = None) -> bytes:
     return (json.dumps(data, indent=indent, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
+def from_json(text: str | bytes) -> Any:
+    """What standard JSON says.
+
+    Raises:
+        ValueError: it is no JSON, has NaN or Infinity, or gives one name two values: readers would differ about it.
+    """
+
+    def named(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            seen: set[str] = set()
+            twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+            raise ValueError(f"{twice!r} is there twice")
+        return made
+
+    def refused(word: str) -> None:
+        raise ValueError(f"{word} is no JSON")
+
+    return json.loads(text, object_pairs_hook=named, parse_constant=refused)
+
+
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-from understudy.core.errors import DemosError
+from understudy.core.errors import DemosError, printable
 from understudy.core.types import EnvSpec
 from understudy.demos.demos import Demos, Episode
 from understudy.demos.episode import Finding, findings, places
@@ -77,12 +77,7 @@ def show(folder: str | Path) -> str:
         returns = demos.returns().double()
         for name, mean, std in zip(spec.names, returns.mean(0), returns.std(0, correction=0), strict=True):
             lines += [f"  return of {name}: {mean:.3f}, standard deviation {std:.3f}"]
-    return "\n".join(map(_harmless, lines))
-
-
-def _harmless(line: str) -> str:
-    """What a file says of itself, without the codes that would steer a terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    return "\n".join(map(printable, lines))
 
 
 @dataclass

@@ -25,7 +25,7 @@ from understudy.core.errors import DemosError
 from understudy.core.random import generator
 from understudy.core.tree import tree_cat, tree_map, tree_take
 from understudy.core.types import EnvSpec, Segment, View, to_device
-from understudy.demos.episode import About, Episode, Info, findings, refuse
+from understudy.demos.episode import HEAVIEST, About, Episode, Info, findings, refuse
 from understudy.demos.order import CHUNK_BYTES, Order, first_windows, window_counts, windows
 
 __all__ = ["About", "Columns", "Demos", "Episode", "Info", "Kinds", "Table", "kinds", "pack"]
@@ -230,8 +230,8 @@ class Demos:
     def reweighted(self, weights: Sequence[float] | Tensor) -> "Demos":
         """The same episodes with other weights, one each, 0 or positive."""
         given = torch.as_tensor(weights, dtype=torch.float64)
-        if given.shape != (len(self),) or not (given.isfinite() & (given >= 0)).all():
-            raise DemosError(f"weights: {len(self)} numbers of 0 or more are meant, one for each episode.")
+        if given.shape != (len(self),) or not ((given >= 0) & (given <= HEAVIEST)).all():
+            raise DemosError(f"weights: {len(self)} numbers from 0 to {HEAVIEST:g} are meant, one for each episode.")
         return Demos(self.spec, self.about, self._blocks, replace(self._table, weights=given))
 
     def to(self, device: torch.device | str) -> "Demos":

@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from understudy.core.errors import DemosError, nearest
+from understudy.core import config
+from understudy.core.errors import ConfigError, DemosError, printable
 from understudy.core.types import Continuous, Discrete, EnvSpec, action_shape, legal_size
+
+HEAVIEST = 1e30  # weight of an episode: sums of such weights are finite in float32, in which losses are summed
 
 Info = Mapping[str, str | int | float | bool]
 
@@ -31,13 +34,12 @@ class About:
         return asdict(self)
 
     @staticmethod
-    def from_json(data: dict[str, Any]) -> "About":
-        """What plain `data` tells; an unknown entry is refused."""
-        known = [f.name for f in fields(About)]
-        for name in data:
-            if name not in known:
-                raise DemosError(f"unknown entry {name!r} about a set of demos.{nearest(name, known)}")
-        return About(**data)
+    def from_json(data: Any) -> "About":
+        """What plain `data` tells. Raises DemosError for an unknown entry, or one of another type."""
+        try:
+            return config.from_dict(About, data, "what is told about a set")
+        except ConfigError as error:
+            raise DemosError(str(error)) from None
 
 
 @dataclass
@@ -78,7 +80,7 @@ class Finding:
     def __str__(self) -> str:
         places = {"episode": self.episode, "agent": self.agent, "step": self.step}
         where = ", ".join(f"{name} {number}" for name, number in places.items() if number is not None)
-        return f"{where}: {self.message}" if where else self.message
+        return printable(f"{where}: {self.message}" if where else self.message)
 
 
 def findings(spec: EnvSpec, episode: Episode, number: int) -> Iterator[Finding]:
@@ -198,8 +200,8 @@ def places(kind: str, said: str, bad: Tensor, number: int) -> Iterator[Finding]:
 
 
 def _info(episode: Episode, number: int) -> Iterator[Finding]:
-    if not (math.isfinite(episode.weight) and episode.weight >= 0):
-        yield Finding("info", f"weight is {episode.weight}, and should be 0 or a positive number.", number)
+    if not 0 <= episode.weight <= HEAVIEST:  # nor NaN
+        yield Finding("info", f"weight is {episode.weight}, and should be from 0 to {HEAVIEST:g}.", number)
     for name, value in episode.info.items():
         plain = isinstance(value, str | bool | int | float)
         if not isinstance(name, str) or not plain or (isinstance(value, float) and not math.isfinite(value)):
