@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from understudy import api, cli
+from understudy.core import config as settings
 from understudy.core.errors import ConfigError, RunError
 from understudy.demos.demos import Demos
 from understudy.runs.log import read_lines
@@ -74,9 +75,12 @@ def test_every_command_explains_itself(run, command):
 @pytest.mark.parametrize("algorithm", sorted(api.ALGORITHMS))
 def test_every_setting_of_an_algorithm_is_a_flag_with_its_default(run, algorithm):
     code, said = run("train", algorithm, "--help")
-    config = api.make_config(api.algorithm_named(algorithm))
+    config = settings.to_dict(api.make_config(api.algorithm_named(algorithm)))
     assert code == 0 and said.startswith(f"usage: understudy train {algorithm}")
-    assert "--net.hidden INT" in said and f"(default: {config.net.hidden})" in said
+    for name, value in config.items():
+        inner = [f"{name}.{key}" for key in value] if isinstance(value, dict) else [name]
+        assert all(f"--{flag.replace('_', '-')}" in said for flag in inner), name
+        assert isinstance(value, dict | list) or str(value).lower() in said.lower(), f"the default of {name}"
     assert "--run.save-seconds FLOAT" in said
 
 

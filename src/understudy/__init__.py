@@ -5,12 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from understudy.api import Habits, Run, evaluate, load_policy, make_env, record, train, video
+    from understudy.comparing import Plan, compare
 
-__all__ = ["Habits", "Run", "evaluate", "load_policy", "make_env", "record", "train", "video"]
+_API = ["Habits", "Run", "evaluate", "load_policy", "make_env", "record", "train", "video"]
+_COMPARING = ["Plan", "compare"]
+__all__ = ["Habits", "Plan", "Run", "compare", "evaluate", "load_policy", "make_env", "record", "train", "video"]
 
 
 def __getattr__(name: str) -> Any:
-    """The calls of `understudy.api`, loaded when they are first used: importing the package costs nothing."""
-    if name in __all__:
-        return getattr(import_module("understudy.api"), name)
+    """What most users call, loaded when it is first used: importing the package costs nothing."""
+    for module, names in (("api", _API), ("comparing", _COMPARING)):
+        if name in names:
+            return getattr(import_module(f"understudy.{module}"), name)
     raise AttributeError(f"module 'understudy' has no attribute {name!r}")

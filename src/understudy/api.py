@@ -16,25 +16,50 @@ from typing import Any, NamedTuple
 
 from understudy.core import config as settings
 from understudy.core.errors import ConfigError, DemosError, EnvError, nearest
-from understudy.core.random import generator
+from understudy.core.files import sha256
+from understudy.core.random import generator, split_seed
 from understudy.core.scene import Scene
-from understudy.core.tree import tree_map
+from understudy.core.tree import tree_leaves, tree_map
 from understudy.core.types import Continuous, Env, Policy, Segment
 from understudy.demos.demos import Demos
 from understudy.evaluation import metrics
+from understudy.evaluation import regret as strategic
 from understudy.evaluation.measured import SHOWN, Evaluation, report_of, text_of
+from understudy.evaluation.regret import Regret
+from understudy.maths.games import Deviations
 from understudy.nets.policy import AgentPolicy
 from understudy.nets.saved import load_policy, save_policy
-from understudy.rollout import Scripted, Uniform, choosing, play, score
+from understudy.rollout import Queried, Scripted, Uniform, choosing, play, score
 from understudy.rollout import record as record_played
 from understudy.runs import loop
 from understudy.runs.log import Row, read_lines
 from understudy.runs.loop import Budget, Habits
 
 __all__ = [
-    "ALGORITHMS", "ENVS", "Evaluation", "Habits", "Run", "algorithm_named", "env_of", "evaluate", "expert_of",
-    "load_policy", "make_config", "make_env", "record", "report_of", "rules_of", "scenes", "text_of", "train", "video",
-]  # fmt: skip
+    "ALGORITHMS",
+    "ENVS",
+    "Evaluation",
+    "Habits",
+    "Regret",
+    "Run",
+    "algorithm_named",
+    "asks",
+    "env_of",
+    "evaluate",
+    "expert_of",
+    "load_policy",
+    "make_config",
+    "make_env",
+    "queried",
+    "record",
+    "regret",
+    "report_of",
+    "rules_of",
+    "scenes",
+    "text_of",
+    "train",
+    "video",
+]
 
 
 class EnvEntry(NamedTuple):
@@ -46,7 +71,14 @@ class EnvEntry(NamedTuple):
     variant: str = ""  # the setting that may follow the name: kitchen:cramped_room
 
 
-ALGORITHMS = {"bc": "understudy.algorithms.bc", "ppo": "understudy.algorithms.ppo"}
+ALGORITHMS = {
+    "bc": "understudy.algorithms.bc",
+    "dagger": "understudy.algorithms.dagger",
+    "maairl": "understudy.algorithms.maairl",
+    "magail": "understudy.algorithms.magail",
+    "maxent": "understudy.algorithms.maxent",
+    "ppo": "understudy.algorithms.ppo",
+}
 
 _PARTICLES, _TABULAR = ("particles", "expert"), ("tabular", "expert")
 ENVS = {
@@ -83,6 +115,7 @@ class Run:
     policy: AgentPolicy
     metrics: list[Row]  # one row for each line of the log, with the number of the `update`
     updates: int
+    seconds: float  # of learning, over all resumptions
     stopped: str  # "updates", "minutes" or "finished"
     config: Any
     state: Any = field(repr=False)
@@ -90,6 +123,7 @@ class Run:
 
 
 _HABITS = Habits()
+Expert = Policy | Callable[..., Any] | Path | str  # a policy, expert(env, view, noise) -> actions, or a run's folder
 
 
 def make_env(name: str, **rules: Any) -> Env:
@@ -117,6 +151,12 @@ def algorithm_named(name: str) -> ModuleType:
     return import_module(ALGORITHMS[name])
 
 
+def asks(algorithm: str | ModuleType) -> bool:
+    """Whether an algorithm asks an expert while it learns."""
+    module = algorithm_named(algorithm) if isinstance(algorithm, str) else algorithm
+    return getattr(module, "QUERIES", False)
+
+
 def make_config(algorithm: ModuleType, config: Any = None) -> Any:
     """Settings of `algorithm`: its own `Config` as it is, its defaults for None, or made of plain data by name."""
     if config is None:
@@ -140,7 +180,7 @@ def expert_of(env: Env) -> Policy:
 
 def record(
     env: Env,
-    expert: Policy | Callable[..., Any] | None = None,
+    expert: Expert | None = None,
     episodes: int = 64,
     seed: int = 0,
     envs: int = 1024,
@@ -148,17 +188,42 @@ def record(
     """Whole episodes of `expert` in `env`.
 
     Args:
-        expert: a policy, or a function `expert(env, view, noise) -> actions`; None: the one that ships with the env.
+        expert: a policy, the folder of one, or a function `expert(env, view, noise) -> actions`; None: the one that
+            ships with the env.
         envs: episodes played side by side, at most.
     """
     return record_played(env, as_policy(env, expert), episodes, generator(seed, "record"), envs)
 
 
-def as_policy(env: Env, expert: Policy | Callable[..., Any] | None) -> Policy:
-    """A policy as it is, a function as a policy, the env's own expert for None."""
+def as_policy(env: Env, expert: Expert | None) -> Policy:
+    """A policy as it is, a function as a policy, that of a run in a folder, the env's own expert for None."""
     if expert is None:
         return expert_of(env)
+    if isinstance(expert, Path | str):
+        expert = load_policy(expert)
     return expert if hasattr(expert, "act") else Scripted(env, expert)  # type: ignore[return-value, arg-type]
+
+
+def queried(env: Env, expert: Expert | None = None) -> Queried:
+    """`env` with `expert` to ask, for algorithms that query one.
+
+    Raises:
+        DemosError: the expert saw or did other things than the agents of `env`.
+        EnvError: none was handed in, and none ships with the env.
+    """
+    policy = as_policy(env, expert)
+    if isinstance(policy, AgentPolicy):
+        fit(policy, env)
+    return Queried(env, policy, _who(policy))
+
+
+def _who(policy: Any) -> str:
+    """A name that is another for another expert: a function's, or that of the weights of a network."""
+    if isinstance(policy, AgentPolicy):
+        pieces = (f"{name} {tensor.tolist()}" for name, tensor in sorted(policy.state_dict().items()))
+        return f"policy {sha256(repr((policy.config, *pieces)).encode())}"
+    who = policy.expert if isinstance(policy, Scripted) else type(policy)
+    return f"{who.__module__}.{who.__qualname__}" if hasattr(who, "__qualname__") else type(who).__qualname__
 
 
 def train(
@@ -173,6 +238,7 @@ def train(
     seed: int = 0,
     habits: Habits = _HABITS,
     evaluate: Callable[..., Mapping[str, float]] | None = None,
+    expert: Expert | None = None,
 ) -> Run:
     """Learn a policy. The same call resumes where `folder` holds a run.
 
@@ -185,6 +251,8 @@ def train(
         seed: all chance comes from it.
         habits: how often it logs and saves, and on what device it computes.
         evaluate: `evaluate(state, generator) -> numbers`, called every `habits.evaluate_every` updates.
+        expert: whom algorithms that query may ask: a policy, the folder of one, or a function
+            `expert(env, view, noise) -> actions`; None: the one that ships with the env.
 
     Raises:
         ConfigError, DemosError, EnvError: what was handed in does not fit the algorithm.
@@ -194,6 +262,10 @@ def train(
     config = make_config(module, config)
     if demos is not None and env is not None:
         fit(demos, env)
+    if expert is not None and not asks(module):
+        raise ConfigError(f"expert: {_short(module)} asks nobody. Leave the expert out, or record it: `record`.")
+    if asks(module) and env is not None:
+        env = queried(env, expert)
     try:
         outcome = loop.run(
             module, config, demos, env,
@@ -205,7 +277,7 @@ def train(
         raise
     policy = _policy(module, outcome.state, folder)
     where = None if folder is None else Path(folder)
-    return Run(policy, outcome.metrics, outcome.updates, outcome.stopped, config, outcome.state, where)
+    return Run(policy, outcome.metrics, outcome.updates, outcome.seconds, outcome.stopped, config, outcome.state, where)
 
 
 def evaluate(
@@ -289,6 +361,57 @@ def evaluate(
     )
 
 
+def regret(
+    policy: Policy | Run,
+    env: Env,
+    expert: Policy | None = None,
+    *,
+    exact: bool | None = None,
+    deviations: Deviations = "swap",
+    discount: float = 1.0,
+    algorithm: str = "ppo",
+    config: Any = None,
+    updates: int = 100,
+    seeds: int = 1,
+    episodes: int = 1000,
+    seed: int = 1,
+) -> Regret:
+    """What agents could gain by leaving `policy` while the others follow it (`evaluation.regret`).
+
+    Args:
+        expert: against whom the gaps of exact figures are taken; None: the game's own, where it has one.
+        exact: from the tables of the game. None: wherever it has tables and the policy remembers nothing.
+        deviations, discount: of exact figures: "swap" hears what it was told to do, "external" does not.
+        algorithm, config, updates, seeds: how the replies are trained that bound the gains elsewhere.
+        episodes: that each is measured with.
+
+    Raises:
+        EnvError: exact figures were asked for, and the game or the policy has no table.
+    """
+    player: Any = policy.policy if isinstance(policy, Run) else policy
+    if exact is None:
+        exact = hasattr(env, "transition") and next(tree_leaves(player.start(1)), None) is None
+    if exact:
+        if expert is None and getattr(env, "play", None) is not None:
+            expert = expert_of(env)
+        return strategic.exact(player, env, expert, deviations, discount)
+    if expert is not None:
+        raise ConfigError("expert: gaps are told of exact figures alone. Measure the expert by a call of its own.")
+    module = algorithm_named(algorithm)
+    settled = make_config(module, config)
+
+    def reply(alone: Env, number: int) -> Policy:
+        outcome = loop.run(
+            module, settled, None, alone,
+            budget=Budget(updates), seed=split_seed(seed, "reply", number), habits=Habits(show=False),
+        )  # fmt: skip
+        return _policy(module, outcome.state, None)
+
+    steps = updates * getattr(settled, "envs", 1) * getattr(settled, "segment", 1)
+    budget = f"{updates:,} updates of {algorithm} ({steps:,} steps)"
+    return strategic.learned(player, env, reply, generator(seed, "regret"), budget, seeds, episodes)
+
+
 def _told(policy: Any) -> dict[str, Any]:
     """What a report tells of a run or the folder of one, its policy with it; nothing of a policy alone."""
     if isinstance(policy, Run):
@@ -358,7 +481,8 @@ def env_of(folder: Path | str) -> Env:
     name = known["spec"]["title"]
     rules = {rule: value for rule, value in known["rules"].items() if rule in rules_of(name)}
     env = make_env(name, **rules)
-    same = loop.describe(env) == told["env"] if told.get("env") else env.spec == spec
+    known.pop("expert", None)  # whom it asked is no rule of the game
+    same = loop.describe(env) == known if told.get("env") else env.spec == spec
     if not same:
         raise EnvError(f"{folder}: its env {name!r} had other rules than are known of it. Say which env and rules.")
     return env

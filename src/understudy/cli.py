@@ -98,6 +98,7 @@ def train(words: list[str]) -> None:
         )
         env: str | None = None  # env to play in, such as spread or kitchen:cramped_room
         rule: tyro.conf.UseAppendAction[tuple[str, ...]] = ()  # a rule of the env, such as --rule horizon=100
+        expert: Path | None = None  # folder of a run whose policy is asked; the env's own where none is given
         updates: int | None = None  # stop after so many
         minutes: float | None = None  # stop after so many
         seed: int = 0
@@ -118,6 +119,7 @@ def train(words: list[str]) -> None:
         folder=given.folder,
         seed=given.seed,
         habits=given.run,
+        expert=given.expert,
     )
     print(f"{given.folder}: {made.updates:,} updates, stopped by {made.stopped}")
 
@@ -187,19 +189,26 @@ def watch(words: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Compare:
-    """Measure several runs side by side, in the same env and beside the same demonstrators."""
+    """Compare methods on your env and demonstrations, or runs that there are already.
 
-    folders: tuple[Path, ...]  # of the runs, one or more
+    `compare bc magail --env spread` trains each method from several numbers of demonstrations and several seeds, and
+    says which to take. `compare runs/one runs/two` measures those runs side by side.
+    """
+
+    what: tuple[str, ...]  # names of methods, or folders of runs
     env: str | None = None  # where to play; the first run's own env where none is given
     rule: tuple[str, ...] = ()  # a rule of the env, such as --rule horizon=100
     demos: str | None = None  # the demonstrators, as for `train`; the env's own expert where none are given
-    episodes: int | None = None  # that each plays; 1,000 where not given, fewer where they are long
-    seed: int = 1
-    report: Path | None = None  # where the page is written; comparison.html beside the first run where not given
-
-    @property
-    def folder(self) -> Path:
-        return self.folders[0]
+    episodes: int | None = None  # that each plays to be measured
+    seed: int | None = None  # of the measuring, or of which demonstrations are held out
+    report: Path | None = None  # where the page is written; comparison.html in the folder where not given
+    folder: Path = Path("runs/comparison")  # of methods: where their runs are kept; the same command resumes
+    counts: str = "1,5,50"  # of methods: numbers of demonstrations to learn from
+    noise: str = "0"  # of methods: shares of the recorded actions to replace by random ones, such as 0,0.2
+    seeds: int = 3  # of methods: runs that differ in chance alone
+    updates: int | None = None  # of methods: of each run, at most
+    minutes: float | None = None  # of methods: of each run, at most
+    workers: int = 1  # of methods: runs at the same time, each on one core
 
 
 def compare(words: list[str]) -> None:
@@ -207,17 +216,46 @@ def compare(words: list[str]) -> None:
     from understudy import api
     from understudy.core.errors import ConfigError
 
-    if not given.folders:
-        raise ConfigError("compare: name the folders of the runs.")
-    env = _env(given)
+    if not given.what:
+        raise ConfigError("compare: name methods (such as `bc magail`), or folders of runs.")
+    if Path(given.what[0]).is_dir():
+        measured, where = _runs_measured(given), Path(given.what[0]).parent
+        page, said = api.report_of(measured), api.text_of(measured)
+    else:
+        from understudy import comparing
+
+        if given.env is None:
+            raise ConfigError("env: methods are compared in an env, such as --env spread.")
+        env = _env(given)
+        plan = comparing.Plan(
+            methods=given.what,
+            counts=_numbers("counts", given.counts, int),
+            noise=_numbers("noise", given.noise, float),
+            seeds=given.seeds,
+            updates=given.updates,
+            minutes=given.minutes,
+            episodes=given.episodes or comparing.Plan.episodes,
+        )
+        demos = _demos(given.demos, env)
+        found = comparing.compare(env, demos, plan, given.folder, workers=given.workers, seed=given.seed or 0)
+        page, said, where = found.report(), str(found), given.folder
+    page = _by_command(page, "compare", words)
+    print(f"{said}\n\nopen {page.save(given.report or where / 'comparison.html')}")
+
+
+def _runs_measured(given: Compare) -> dict[str, Any]:
+    from understudy import api
+
+    folders = [Path(each) for each in given.what]
+    env = api.env_of(folders[0]) if given.env is None and not given.rule else _env(given)
     demos = _demos(given.demos, env)
-    alone = len({folder.name for folder in given.folders}) == len(given.folders)  # their names tell them apart
-    measured = {
-        folder.name if alone else str(folder): api.evaluate(folder, env, demos, given.episodes, given.seed)
-        for folder in given.folders
+    alone = len({folder.name for folder in folders}) == len(folders)  # their names tell them apart
+    return {
+        folder.name if alone else str(folder): api.evaluate(
+            folder, env, demos, given.episodes, 1 if given.seed is None else given.seed
+        )
+        for folder in folders
     }
-    page = _by_command(api.report_of(measured), "compare", words)
-    print(f"{api.text_of(measured)}\n\nopen {page.save(given.report or given.folder.parent / 'comparison.html')}")
 
 
 @dataclass(frozen=True)
@@ -289,7 +327,7 @@ def quickstart(words: list[str]) -> None:
 class Bench:
     """Reproduce figures of the documentation."""
 
-    name: str  # kitchen or navigation
+    name: str  # of the benchmark: the documentation names them beside its figures
     folder: Path | None = None  # runs/bench-NAME; a stopped benchmark goes on where it was
     seeds: int = 5
     workers: int = 2  # seeds that learn at the same time, each on one core
@@ -308,7 +346,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int | None], str]] = {
     "record": (record, "record a scripted expert, or a policy, in an env"),
     "train": (train, "learn a policy; the same command resumes"),
     "evaluate": (evaluate, "measure a policy beside its demonstrators and random play"),
-    "compare": (compare, "measure several runs side by side"),
+    "compare": (compare, "compare methods on your env and demonstrations, or runs with each other"),
     "watch": (watch, "watch one episode, in the terminal or as a film"),
     "demos": (demos, "look at recordings, check, fix and convert them"),
     "envs": (envs, "list the envs"),
@@ -389,6 +427,16 @@ def _demos(name: str | None, env: Any) -> Any:
     if not isinstance(env, Kitchen):
         raise ConfigError("demos: people were recorded in kitchens: name one, such as --env kitchen:cramped_room.")
     return people_cooking(env, split or None)
+
+
+def _numbers(name: str, text: str, kind: Callable[[str], Any]) -> tuple[Any, ...]:
+    """`1,5,50` as numbers."""
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        from understudy.core.errors import ConfigError
+
+        raise ConfigError(f"{name}: got {text!r}; numbers with commas between them are meant, such as 1,5.") from None
 
 
 def _rules(pairs: tuple[str, ...]) -> dict[str, Any]:

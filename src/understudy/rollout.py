@@ -5,7 +5,7 @@ limit cut it off, `next_view` is what a step led to BEFORE the reset, and recurr
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -152,6 +152,73 @@ class Scripted:
 
     def log_prob(self, view: View, actions: Tensor, memory: Any = (), starts: Tensor | None = None) -> Tensor:
         raise EnvError(f"{self.expert.__name__} is a script: it has no likelihoods. Clone it first (`bc`).")
+
+
+@dataclass(frozen=True)
+class Queried:
+    """An env with somebody to ask: all of its own contract, and `expert`, who says what to do where others got to.
+
+    Algorithms that query are handed one of these. What the env does not offer (`legal`, `draw` ...), this does not.
+    """
+
+    env: Any
+    expert: Policy
+    asked: str  # who the expert is, in words: what tells two runs apart
+
+    @property
+    def spec(self) -> EnvSpec:
+        return self.env.spec
+
+    def reset(self, noise: Float[Tensor, "env noise"]) -> Any:
+        return self.env.reset(noise)
+
+    def observe(self, state: Any) -> Float[Tensor, "env agent obs"]:
+        return self.env.observe(state)
+
+    def step(
+        self, state: Any, actions: Tensor, noise: Float[Tensor, "env noise"]
+    ) -> tuple[Any, Float[Tensor, "env agent"], Bool[Tensor, "env"]]:
+        return self.env.step(state, actions, noise)
+
+    def __getattr__(self, name: str) -> Any:  # whatever else the env may offer
+        if name == "env":  # asked before there is one, by those who copy
+            raise AttributeError(name)
+        return getattr(self.env, name)
+
+
+@dataclass
+class Team:
+    """Several policies in one game: agent i does what `policies[seats[i]]` would do in its place.
+
+    Each policy sees what it always sees and remembers what it would have done: a joint policy imagines the moves of
+    agents that another one plays.
+    """
+
+    policies: Sequence[Policy]
+    seats: tuple[int, ...]  # for each agent, whose seat it is
+
+    def __post_init__(self) -> None:
+        if any(not 0 <= seat < len(self.policies) for seat in self.seats):
+            raise ConfigError(f"seats: got {self.seats} for {len(self.policies)} policies, counted from 0.")
+
+    @property
+    def noise(self) -> int:
+        return max(policy.noise for policy in self.policies)
+
+    def start(self, envs: int) -> tuple[Any, ...]:
+        return tuple(policy.start(envs) for policy in self.policies)
+
+    def act(self, view: View, memory: Any, noise: Float[Tensor, "env agent noise"]) -> tuple[Tensor, Any]:
+        pairs = zip(self.policies, memory, strict=True)
+        each, after = zip(*(p.act(view, m, noise[..., : p.noise]) for p, m in pairs), strict=True)
+        agents = torch.arange(len(self.seats), device=view.obs.device)
+        seats = torch.tensor(self.seats, device=view.obs.device)
+        return torch.stack(each)[seats, :, agents].transpose(0, 1), after
+
+    def log_prob(self, view: View, actions: Tensor, memory: Any = (), starts: Tensor | None = None) -> Tensor:
+        memory = memory or ((),) * len(self.policies)
+        each = [p.log_prob(view, actions, m, starts) for p, m in zip(self.policies, memory, strict=True)]
+        return torch.stack([each[seat][..., i] for i, seat in enumerate(self.seats)], dim=-1)
 
 
 @dataclass

@@ -9,7 +9,23 @@ from understudy.runs.loop import Habits
 
 SMALL = {  # settings that make each algorithm quick
     "bc": {"batch": 32, "steps": 2, "net": {"hidden": 8}},
+    "dagger": {"clone": {"batch": 32, "steps": 2, "limit": 4, "net": {"hidden": 8}}, "envs": 2, "steps": 2},
     "ppo": {"envs": 4, "segment": 5, "minibatches": 2, "net": {"hidden": 8}, "value_hidden": 8},
+    "magail": {
+        "learner": {"envs": 4, "segment": 5, "minibatches": 2, "net": {"hidden": 8}, "value_hidden": 8},
+        "clone": {"batch": 32, "limit": 4},
+        "judge": {"hidden": 8},
+        "batch": 16,
+        "warmup": 1,
+    },
+    "maairl": {
+        "learner": {"envs": 4, "segment": 5, "minibatches": 2, "net": {"hidden": 8}, "value_hidden": 8},
+        "clone": {"batch": 32, "limit": 4},
+        "judge": {"hidden": 8},
+        "batch": 16,
+        "warmup": 1,
+        "replay": 1,
+    },
 }
 QUIET = Habits(show=False, log_every=2, save_every=2, threads=1)
 

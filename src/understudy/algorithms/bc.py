@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from understudy.core.errors import ConfigError, DemosError
@@ -139,14 +139,24 @@ def clone(config: Config, demos: Demos, generator: torch.Generator) -> AgentPoli
     return result(state)
 
 
-def clone_loss(policy: AgentPolicy, part: Segment, config: Config, generator: torch.Generator) -> Float[Tensor, ""]:
-    """Mean of -log pi over the choices that count, in nats. `part` has axes [env, time, agent, ...]."""
+def clone_loss(
+    policy: AgentPolicy,
+    part: Segment,
+    config: Config,
+    generator: torch.Generator,
+    told: Bool[Tensor, "env time agent"] | None = None,
+) -> Float[Tensor, ""]:
+    """Mean of -log pi over the choices that count, in nats. `part` has axes [env, time, agent, ...].
+
+    `told`: where `part.actions` are what a demonstrator did; None: everywhere.
+    """
     params, _ = policy.of_members(part.view, part.actions, starts=part.starts, chance=generator)
     members, legal = len(params), part.view.legal
     actions = part.actions.expand(members, *part.actions.shape)
     legal = None if legal is None else legal.expand(members, *legal.shape)
     log_prob = policy.head.log_prob(params, actions, legal).mean(dim=0)  # each member learns by itself
-    weight = choosing(part).to(log_prob.dtype)
+    counts = choosing(part) if told is None else choosing(part) & told
+    weight = counts.to(log_prob.dtype)
     if part.weight is not None:
         weight = weight * part.weight.unsqueeze(-1)
     if config.has_past and part.starts is not None:

@@ -263,8 +263,8 @@ class Policy(Protocol):
     `env`, `()` where nothing is remembered; zeros are the memory of an episode's start.
     """
 
-    noise: int
-
+    @property
+    def noise(self) -> int: ...
     def start(self, envs: int) -> Any: ...
     def act(self, view: View, memory: Any, noise: Float[Tensor, "env agent noise"]) -> tuple[Tensor, Any]: ...
     def log_prob(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from understudy.core.errors import EnvError, expect_shape
 from understudy.core.types import Discrete, EnvSpec, View
+from understudy.maths.games import joint_number
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,7 @@ class MarkovGame:
 
     def joint(self, actions: Int[Tensor, "*batch agent"]) -> Int[Tensor, "*batch"]:
         """The number of each joint action. A move beyond an agent's own is not looked for: `legal` masks it."""
-        number = torch.zeros_like(actions[..., 0])
-        for agent, choices in enumerate(self.choices):
-            number = number * choices + actions[..., agent]
-        return number
+        return joint_number(actions, self.choices)
 
     def reset(self, noise: Float[Tensor, "env noise"]) -> State:
         return State(draw(self.start.expand(len(noise), -1), noise[:, 0]))
@@ -223,7 +221,7 @@ def coordination(conventions: int = 2, agents: int = 2, repeats: int = 1) -> Mar
     Agents cloned one by one from it agree only with conventions ** (1 - agents); the joint play carries
     (agents - 1) log conventions nats that the marginals do not.
     """
-    agree = torch.zeros((conventions,) * agents)
+    agree = torch.zeros((conventions,) * agents, dtype=torch.float64)
     agree[(torch.arange(conventions),) * agents] = 1.0
     return matrix_game(torch.stack([agree] * agents), repeats, play=agree / conventions, title="coordination")
 
@@ -275,7 +273,7 @@ def two_rooms(agents: int = 1, prize: float = 1.0, discount: float = 0.9, horizo
     transition, reward, play = _empty(2**agents, (2,) * agents)
     transition[:] = torch.eye(2**agents)
     reward[:] = prize * rooms.T.unsqueeze(-1)
-    to_one = 1 / (1 + exp(-discount * prize))
+    to_one = torch.tensor(1 / (1 + exp(-discount * prize)), dtype=torch.float64)
     play[:] = torch.where(rooms == 1, to_one, 1 - to_one).prod(-1)
     start = torch.full((2**agents,), 0.5**agents, dtype=torch.float64)
     return MarkovGame(transition, reward, start, (2,) * agents, horizon, play=play, title="two_rooms")

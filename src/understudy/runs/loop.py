@@ -86,7 +86,7 @@ class Outcome:
     state: Any
     metrics: list[Row]
     updates: int
-    seconds: float  # spent on updates, over all resumptions
+    seconds: float  # spent on `init` and updates, over all resumptions
     stopped: str  # "updates", "minutes" or "finished"
 
 
@@ -148,6 +148,7 @@ def run(
         devices.set_threads(habits.threads)
     device = devices.choose(habits.device)
     name = name or getattr(algorithm, "__name__", type(algorithm).__name__).rpartition(".")[2]
+    began = time.monotonic()  # a warm start is work too
     live = _Live(
         algorithm.init(config, demos, env, generator(seed, "init", device=device)),
         generator(seed, "train", device=device),
@@ -156,7 +157,7 @@ def run(
         files = stack.enter_context(_Folder.open(Path(folder), habits, device)) if folder is not None else None
         update = files.begin(_identity(name, config, demos, env, seed), live) if files else 0
         metrics = files.rows() if files else []
-        earlier, began = live.seconds, time.monotonic()
+        earlier = live.seconds
         screen = stack.enter_context(Screen(name, budget.updates, budget.minutes and budget.minutes * 60, habits.show))
         interrupt = stack.enter_context(_signals())
         stopped = ""
@@ -303,8 +304,12 @@ def _identity(name: str, config: Any, demos: Any, env: Any, seed: int) -> dict[s
 
 
 def describe(env: Any) -> Any:
-    """Plain data that changes when the rules of `env` do: its spec and its fields, tensors by their sha256."""
-    return {"class": type(env).__name__, "spec": settings.to_dict(env.spec.to_json()), "rules": _plain(env)}
+    """Plain data that changes when the rules of `env` do: its spec and its fields, tensors by their sha256.
+
+    Of an env with somebody to ask (`rollout.Queried`) it is the env's own, and `expert`, who that is.
+    """
+    env, more = (env.env, {"expert": env.asked}) if hasattr(env, "asked") else (env, {})
+    return {"class": type(env).__name__, "spec": settings.to_dict(env.spec.to_json()), "rules": _plain(env)} | more
 
 
 def _plain(value: Any) -> Any:
