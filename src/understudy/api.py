@@ -60,10 +60,6 @@ __all__ = [
     "train",
     "video",
 ]
-    "ALGORITHMS", "ENVS", "Evaluation", "Habits", "Regret", "Run", "algorithm_named", "asks", "env_of", "evaluate",
-    "expert_of", "load_policy", "make_config", "make_env", "queried", "record", "regret", "report_of", "rules_of",
-    "scenes", "text_of", "train", "video",
-]
 
 
 class EnvEntry(NamedTuple):
@@ -77,17 +73,17 @@ class EnvEntry(NamedTuple):
 
 ALGORITHMS = {
     "bc": "understudy.algorithms.bc",
+    "blades": "understudy.algorithms.blades",
     "dagger": "understudy.algorithms.dagger",
     "gmmil": "understudy.algorithms.gmmil",
+    "iq": "understudy.algorithms.iq",
     "maairl": "understudy.algorithms.maairl",
     "magail": "understudy.algorithms.magail",
-    "blades": "understudy.algorithms.blades",
     "malice": "understudy.algorithms.malice",
     "maxent": "understudy.algorithms.maxent",
     "ppo": "understudy.algorithms.ppo",
     "pwil": "understudy.algorithms.pwil",
 }
-ALGORITHMS = {"bc": "understudy.algorithms.bc", "iq": "understudy.algorithms.iq", "ppo": "understudy.algorithms.ppo"}
 
 _PARTICLES, _TABULAR = ("particles", "expert"), ("tabular", "expert")
 ENVS = {
