@@ -36,10 +36,30 @@ from understudy.runs.log import Row, read_lines
 from understudy.runs.loop import Budget, Habits
 
 __all__ = [
-    "ALGORITHMS", "ENVS", "Evaluation", "Habits", "Regret", "Run", "algorithm_named", "asks", "env_of", "evaluate",
-    "expert_of", "load_policy", "make_config", "make_env", "queried", "record", "regret", "report_of", "rules_of",
-    "scenes", "text_of", "train", "video",
-]  # fmt: skip
+    "ALGORITHMS",
+    "ENVS",
+    "Evaluation",
+    "Habits",
+    "Regret",
+    "Run",
+    "algorithm_named",
+    "asks",
+    "env_of",
+    "evaluate",
+    "expert_of",
+    "load_policy",
+    "make_config",
+    "make_env",
+    "queried",
+    "record",
+    "regret",
+    "report_of",
+    "rules_of",
+    "scenes",
+    "text_of",
+    "train",
+    "video",
+]
 
 
 class EnvEntry(NamedTuple):
@@ -55,9 +75,14 @@ ALGORITHMS = {
     "bc": "understudy.algorithms.bc",
     "blades": "understudy.algorithms.blades",
     "dagger": "understudy.algorithms.dagger",
+    "gmmil": "understudy.algorithms.gmmil",
+    "iq": "understudy.algorithms.iq",
+    "maairl": "understudy.algorithms.maairl",
+    "magail": "understudy.algorithms.magail",
     "malice": "understudy.algorithms.malice",
     "maxent": "understudy.algorithms.maxent",
     "ppo": "understudy.algorithms.ppo",
+    "pwil": "understudy.algorithms.pwil",
 }
 
 _PARTICLES, _TABULAR = ("particles", "expert"), ("tabular", "expert")

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from understudy import api
+from understudy import api, bench_methods
 from understudy.cooking import COLUMNS, SCORED, Likeness, likeness, settings
 from understudy.core.errors import ConfigError, nearest
 from understudy.core.random import generator
@@ -118,6 +118,8 @@ def _navigate(seed: int, folder: Path, minutes: float) -> dict[str, Any]:
 
 
 BENCHMARKS: Mapping[str, Callable[[Path, int, int, float | None], Report]] = {
+    "everywhere": bench_methods.everywhere,
+    "few": bench_methods.few,
     "kitchen": kitchen,
     "navigation": navigation,
 }

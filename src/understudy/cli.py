@@ -327,7 +327,7 @@ def quickstart(words: list[str]) -> None:
 class Bench:
     """Reproduce figures of the documentation."""
 
-    name: str  # kitchen or navigation
+    name: str  # of the benchmark: the documentation names them beside its figures
     folder: Path | None = None  # runs/bench-NAME; a stopped benchmark goes on where it was
     seeds: int = 5
     workers: int = 2  # seeds that learn at the same time, each on one core

@@ -7,13 +7,20 @@ from understudy import api
 from understudy.runs import checkpoint
 from understudy.runs.loop import Habits
 
+LEARNER = {"envs": 4, "segment": 5, "minibatches": 2, "net": {"hidden": 8}, "value_hidden": 8}
+BEGINNING = {"learner": LEARNER, "clone": {"batch": 32, "limit": 4}, "warmup": 1}
 SMALL = {  # settings that make each algorithm quick
     "bc": {"batch": 32, "steps": 2, "net": {"hidden": 8}},
-    "dagger": {"clone": {"batch": 32, "steps": 2, "limit": 4, "net": {"hidden": 8}}, "envs": 2, "steps": 2},
     "blades": {"asked": 4, "steps": 2},
+    "dagger": {"clone": {"batch": 32, "steps": 2, "limit": 4, "net": {"hidden": 8}}, "envs": 2, "steps": 2},
+    "gmmil": BEGINNING | {"points": 16},
+    "iq": {"batch": 32, "steps": 2, "net": {"hidden": 8}},
+    "maairl": BEGINNING | {"judge": {"hidden": 8}, "batch": 16, "replay": 1},
+    "magail": BEGINNING | {"judge": {"hidden": 8}, "batch": 16},
     "malice": {"steps": 2},
     "maxent": {"reward": "network", "hidden": 4, "steps": 2},
-    "ppo": {"envs": 4, "segment": 5, "minibatches": 2, "net": {"hidden": 8}, "value_hidden": 8},
+    "ppo": LEARNER,
+    "pwil": BEGINNING | {"points": 16},
 }
 TABULAR = {"blades", "malice", "maxent"}  # what learns in tabular games alone
 QUIET = Habits(show=False, log_every=2, save_every=2, threads=1)

@@ -160,7 +160,7 @@ def test_weights_reach_every_step():
     batch = made.batch(0, 8, seed=0)
     assert batch.weight.equal(torch.tensor([0.5, 2.0])[batch.obs[:, 0, 0].long()])
     assert made[1].weight == 2.0
-    with pytest.raises(DemosError, match="2 numbers of 0 or more"):
+    with pytest.raises(DemosError, match="2 numbers from 0"):
         made.reweighted([1.0])
 
 

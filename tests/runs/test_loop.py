@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,6 +164,19 @@ def test_another_run_is_not_resumed_and_the_difference_is_named(tmp_path, change
     with pytest.raises(RunError, match=f"holds another run, .*\n    {message}"):
         train(tmp_path, updates=4, **{"env": Game(), **change})
     assert kept(tmp_path) == before
+
+
+def test_a_checkpoint_of_another_run_or_update_is_not_taken_for_its_own(tmp_path):
+    train(tmp_path / "a", updates=5)
+    train(tmp_path / "b", updates=5, seed=4)
+    shutil.rmtree(tmp_path / "b" / "checkpoints")
+    shutil.copytree(tmp_path / "a" / "checkpoints", tmp_path / "b" / "checkpoints")
+    with pytest.raises(RunError, match=r"000000005.json is a checkpoint of another run or update"):
+        train(tmp_path / "b", seed=4)
+    for path in list((tmp_path / "a" / "checkpoints").glob("000000005.*")):
+        path.rename(path.with_stem("000000009"))
+    with pytest.raises(RunError, match=r"another run or update, put here. Delete both files 000000009"):
+        train(tmp_path / "a")
 
 
 def test_a_run_tells_what_it_was_and_what_happened_to_it(tmp_path):

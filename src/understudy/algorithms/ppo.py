@@ -115,12 +115,19 @@ def improve(
     rewards: Float[Tensor, "env time agent"],
     generator: torch.Generator,
     memory: Any = (),
+    frozen: bool = False,
+    adapt: bool = True,
 ) -> dict[str, Tensor]:
     """`passes` times `minibatches` gradient steps on one segment, for `rewards` of whatever origin.
 
-    Minibatches are made of whole envs, so that memory runs along each segment. `memory` is the policies' before the
-    segment's first step. Absent agents move no policy; the values learn from their steps too, for what is expected of
-    being away (nothing, or the team's reward, or the next turn) is what is bootstrapped where an agent leaves.
+    Minibatches are made of whole envs, so that memory runs along each segment. Absent agents move no policy; the values
+    learn from their steps too, for what is expected of being away (nothing, or the team's reward, or the next turn) is
+    what is bootstrapped where an agent leaves.
+
+    Args:
+        memory: the policies' before the segment's first step.
+        frozen: the values learn alone, of policies that stay as they are.
+        adapt: the policies' normaliser follows what is seen. A clone's must not: it would play otherwise at once.
     """
     assert played.terminated is not None and played.truncated is not None and played.next_view is not None
     envs = len(rewards)
@@ -148,7 +155,7 @@ def improve(
             entropy = policy.entropy(params, part.view.legal)
             policy_loss = -_mean(gain + config.bonus * entropy, weight)
             value_loss = (values.normalised(seen[rows]) - targets[rows]).square().mean()
-            descend(optimizer, policy_loss + value_loss, config.max_grad_norm)
+            descend(optimizer, value_loss if frozen else policy_loss + value_loss, config.max_grad_norm)
             with torch.no_grad():
                 kl = _mean(policy.head.kl(old_params[rows], params, part.view.legal), weight)
             step = {"loss/policy": policy_loss, "loss/value": value_loss, "entropy": _mean(entropy, weight), "kl": kl}
@@ -156,10 +163,12 @@ def improve(
                 totals.setdefault(name, []).append(value.detach())
     with torch.no_grad():
         explained = 1 - (returns - now).square().mean() / returns.var(correction=0).clamp(min=1e-12)
-        policy.normaliser.observe(played.obs.flatten(0, -2))
+        if adapt and not frozen:
+            policy.normaliser.observe(played.obs.flatten(0, -2))
         values.normaliser.observe(seen.flatten(0, -2))
     last_kl = torch.stack(totals["kl"][-config.minibatches :]).mean()
-    _follow(config, optimizer, last_kl)
+    if not frozen:  # what stood still would say that the rate is too low
+        _follow(config, optimizer, last_kl)
     rate = torch.tensor(float(optimizer.param_groups[0]["lr"]))
     means = {name: torch.stack(each).mean() for name, each in totals.items()}
     return means | {"kl": last_kl, "explained": explained, "rate": rate}

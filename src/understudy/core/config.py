@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from understudy.core.errors import ConfigError, nearest
+from understudy.core.files import from_json
 
 Made = TypeVar("Made")
 _NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}  # standard JSON has no words for these
@@ -48,7 +49,11 @@ def from_dict(make: Callable[..., Made], data: Mapping[str, Any], title: str = "
     Raises:
         ConfigError: an unknown name (with the nearest known one), a wrong type, or a value that `make` refuses.
     """
-    return _made(make, data, title or make.__name__, "")
+    title = title or make.__name__
+    try:
+        return _made(make, data, title, "")
+    except _Mismatch:
+        raise ConfigError(f"{title}: expected settings by name, got {say(data)}.") from None
 
 
 def load(make: Callable[..., Made], path: str | Path, title: str = "") -> Made:
@@ -59,7 +64,7 @@ def load(make: Callable[..., Made], path: str | Path, title: str = "") -> Made:
 def read(path: str | Path) -> dict[str, Any]:
     """The plain data of a .toml or .json file. Raises ConfigError, naming the file and the line."""
     path = Path(path)
-    parsers = {".toml": tomllib.loads, ".json": json.loads}
+    parsers: dict[str, Callable[[str], Any]] = {".toml": tomllib.loads, ".json": from_json}
     if path.suffix not in parsers:
         raise ConfigError(f"{path}: settings are read from .toml or .json files.")
     try:
@@ -69,7 +74,7 @@ def read(path: str | Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # both decoders' errors and broken UTF-8 are ValueErrors
         raise ConfigError(f"{path} is no {path.suffix[1:].upper()}: {error}") from None
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected settings by name, got {_say(data)}.")
+        raise ConfigError(f"{path}: expected settings by name, got {say(data)}.")
     return data
 
 
@@ -99,7 +104,7 @@ def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
         for key in [*old, *(key for key in new if key not in old)]:
             yield from differences(old.get(key, _ABSENT), new.get(key, _ABSENT), f"{name}.{key}" if name else key)
     elif old != new or type(old) is not type(new):
-        yield f"{name}: {_say(old)} before, {_say(new)} now"
+        yield f"{name}: {say(old)} before, {say(new)} now"
 
 
 class Text(str):
@@ -135,7 +140,7 @@ def _made(make: Callable[..., Any], data: Any, title: str, prefix: str, base: An
             else:
                 values[name] = _value(kind, value, title, f"{prefix}{name}.")
         except _Mismatch:
-            raise ConfigError(f"{prefix}{name} of {title}: expected {_name(kind)}, got {_say(value)}.") from None
+            raise ConfigError(f"{prefix}{name} of {title}: expected {_name(kind)}, got {say(value)}.") from None
     return make(**values) if base is None else replace(base, **values)
 
 
@@ -165,7 +170,7 @@ def _value(kind: Any, value: Any, title: str, prefix: str) -> Any:
             return value
         if isinstance(value, str):
             words = [c for c in inner if isinstance(c, str)]
-            raise ConfigError(f"{prefix[:-1]} of {title}: got {_say(value)}.{nearest(value, words)}")
+            raise ConfigError(f"{prefix[:-1]} of {title}: got {say(value)}.{nearest(value, words)}")
         raise _Mismatch
     if kind is Any:
         return value
@@ -180,7 +185,10 @@ def _value(kind: Any, value: Any, title: str, prefix: str) -> Any:
         if isinstance(value, str) and value in _NOT_FINITE:
             return _NOT_FINITE[value]
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
+            try:
+                return float(value)
+            except OverflowError:  # a whole number of more digits than a float can be
+                raise _Mismatch from None
     elif kind in (str, int, bool, type(None)) and type(value) is kind:
         return value
     raise _Mismatch
@@ -234,6 +242,7 @@ def _name(kind: Any) -> str:
     return plain.get(kind, str(kind).removeprefix("typing."))
 
 
-def _say(value: Any) -> str:
+def say(value: Any) -> str:
+    """A value in a message, not the whole of a long one."""
     text = repr(str(value) if isinstance(value, Text) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -6,9 +6,17 @@ from itertools import permutations
 
 from torch import Tensor
 
+LONGEST = 1000  # letters of a line that is shown
+
 
 class UnderstudyError(Exception):
-    """Anything this library refuses. Its message is meant for the person at the keyboard."""
+    """Anything this library refuses. Its message is meant for the person at the keyboard.
+
+    It may quote files of strangers, so it is `printable` as text.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(printable, super().__str__().splitlines()))
 
 
 class ShapeError(UnderstudyError, ValueError):
@@ -35,9 +43,17 @@ class MissingExtra(UnderstudyError, ImportError):
     """An optional dependency that is not installed."""
 
 
+def printable(line: str) -> str:
+    """One line for reading: escapes for codes that would steer a terminal, and no middle where it is very long."""
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST * 2 // 3]} ... {line[-LONGEST // 3 :]}"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """` Did you mean ...?`, or the list of what is known: the tail of a message about an unknown name."""
     known = list(known)
+    name = name[:LONGEST]  # comparing letters of a long one with each other takes for ever
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" Did you mean `{close[0]}`?" if close else f" Known: {', '.join(sorted(known)) or 'none'}."
 

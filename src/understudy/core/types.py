@@ -3,14 +3,23 @@
 Axes stand in one order everywhere: `env` (or `episode`), `time`, `agent`, then features. An absent axis is left out.
 """
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from understudy.core import config
 from understudy.core.errors import ConfigError, DemosError, nearest
 from understudy.core.tree import tree_map
+
+MOST = 2**20  # numbers that one agent sees or chooses among: a network has weights for each of them
+
+
+def _expect_few(name: str, count: int) -> None:
+    if count > MOST:
+        raise ConfigError(f"{name}: got {count:,}; {MOST:,} is the most.")
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,7 @@ class Discrete:
     def __post_init__(self) -> None:
         if self.choices < 1:
             raise ConfigError(f"choices: got {self.choices}, but an agent needs at least one move.")
+        _expect_few("choices", self.choices)
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,7 @@ class MultiDiscrete:
         object.__setattr__(self, "choices", tuple(self.choices))
         if not self.choices or min(self.choices) < 1:
             raise ConfigError(f"choices: got {self.choices}, but every part needs at least one move.")
+        _expect_few("choices of all parts", sum(self.choices))
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,7 @@ class Continuous:
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ConfigError(f"size: got {self.size}, but an action needs at least one number.")
+        _expect_few("size", self.size)
         if not self.low < self.high:
             raise ConfigError(f"low, high: got {self.low} and {self.high}, but low must be below high.")
 
@@ -75,16 +87,22 @@ def action_to_json(action: ActionSpec) -> dict[str, Any]:
     return {"kind": kind, **{f.name: getattr(action, f.name) for f in fields(action)}}
 
 
-def action_from_json(data: dict[str, Any]) -> ActionSpec:
-    """The action spec that plain `data` describes; a name out of the table is refused, never imported."""
-    rest = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}  # JSON has no tuples
+def action_from_json(data: Any) -> ActionSpec:
+    """The action spec that plain `data` describes; a name out of the table is refused, never imported.
+
+    Raises:
+        DemosError: it describes none.
+    """
+    if not isinstance(data, dict):
+        raise DemosError(f"action: {config.say(data)} came, and entries by name are meant.")
+    rest = dict(data)
     kind = rest.pop("kind", None)
-    if kind not in _ACTION_KINDS:
-        raise DemosError(f"unknown kind of action {kind!r}.{nearest(str(kind), _ACTION_KINDS)}")
+    if not isinstance(kind, str) or kind not in _ACTION_KINDS:
+        raise DemosError(f"unknown kind of action {config.say(kind)}.{nearest(str(kind), _ACTION_KINDS)}")
     try:
-        return _ACTION_KINDS[kind](**rest)
-    except TypeError as error:
-        raise DemosError(f"action of kind {kind!r} cannot be made of {rest}: {error}") from None
+        return config.from_dict(_ACTION_KINDS[kind], rest, f"an action of kind {kind!r}")
+    except ConfigError as error:
+        raise DemosError(str(error)) from None
 
 
 MOST_AGENTS = 2**16
@@ -116,8 +134,14 @@ class EnvSpec:
     def __post_init__(self) -> None:
         if self.agents > MOST_AGENTS:  # before a list of names is made for so many: a file may say any number
             raise ConfigError(f"agents: got {self.agents:,}; a spec names each, and {MOST_AGENTS:,} is the most.")
-        if self.agents < 1 or self.obs < 0:
-            raise ConfigError(f"agents={self.agents}, obs={self.obs}: an env needs an agent, and no negative sizes.")
+        if self.agents < 1:
+            raise ConfigError(f"agents: got {self.agents}, and an env needs an agent.")
+        for name in ("obs", "whole", "reset_noise", "step_noise"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, and a size is 0 or more.")
+        _expect_few("obs", self.obs)
+        if self.dt is not None and not 0 < self.dt < math.inf:
+            raise ConfigError(f"dt: got {self.dt}; it is the seconds of a step, above 0, or None where there is none.")
         if self.horizon is not None and self.horizon < 1:
             raise ConfigError(f"horizon: got {self.horizon}; it must be 1 or more, or None for no limit.")
         size = self.action.choices if isinstance(self.action, Discrete) else action_shape(self.action)[0]
@@ -133,6 +157,9 @@ class EnvSpec:
             if len(value) != self.agents:
                 raise ConfigError(f"{name}: got {len(value)} of them for {self.agents} agents.")
             object.__setattr__(self, name, value)
+        for name, most in {"obs_sizes": self.obs, "action_sizes": size}.items():
+            if not all(0 <= each <= most for each in getattr(self, name)):
+                raise ConfigError(f"{name}: got {getattr(self, name)}; each is from 0 to {most}, the widest agent's.")
         if len(set(self.names)) < self.agents:
             raise ConfigError(f"names: every agent needs a name of its own, got {self.names}.")
 
@@ -141,14 +168,18 @@ class EnvSpec:
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"action": action_to_json(self.action)}
 
     @staticmethod
-    def from_json(data: dict[str, Any]) -> "EnvSpec":
-        """The spec that plain `data` describes."""
-        known = {f.name for f in fields(EnvSpec)}
-        for name in data:
-            if name not in known:
-                raise DemosError(f"unknown entry {name!r} in a spec.{nearest(name, known)}")
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return EnvSpec(**(values | {"action": action_from_json(data["action"])}))
+    def from_json(data: Any) -> "EnvSpec":
+        """The spec that plain `data` describes.
+
+        Raises:
+            DemosError: it describes none.
+        """
+        if not isinstance(data, dict):
+            raise DemosError(f"spec: {config.say(data)} came, and entries by name are meant.")
+        try:
+            return config.from_dict(EnvSpec, data | {"action": action_from_json(data.get("action"))}, "a spec")
+        except ConfigError as error:
+            raise DemosError(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -210,6 +241,7 @@ class Env(Protocol):
         present(state) -> Bool[env agent]           who is in the game
         whole(state) -> Float[env feature]          full state, `spec.whole` wide
         draw(whole: Float[feature]) -> Scene        shapes for pictures of one moment, played or recorded
+        symmetries() -> core.symmetry.Groups        worlds in which the same is a right thing to do
         restart(state, ended: Bool[env], noise) -> State    instead of `reset`, for simulators that keep state inside
     """
 

@@ -25,7 +25,7 @@ from understudy.core.errors import DemosError
 from understudy.core.random import generator
 from understudy.core.tree import tree_cat, tree_map, tree_take
 from understudy.core.types import EnvSpec, Segment, View, to_device
-from understudy.demos.episode import About, Episode, Info, findings, refuse
+from understudy.demos.episode import HEAVIEST, About, Episode, Info, findings, refuse
 from understudy.demos.order import CHUNK_BYTES, Order, first_windows, window_counts, windows
 
 __all__ = ["About", "Columns", "Demos", "Episode", "Info", "Kinds", "Table", "kinds", "pack"]
@@ -54,18 +54,43 @@ class Table:
     infos: tuple[Info, ...]
 
     @staticmethod
+    def lying(
+        lengths: Int[Tensor, "episode"],
+        terminated: Bool[Tensor, "episode"],
+        truncated: Bool[Tensor, "episode"],
+        weights: Float[Tensor, "episode"],
+        names: tuple[str, ...],
+        infos: tuple[Info, ...],
+    ) -> "Table":
+        """The table of episodes whose rows follow one another."""
+        first = (lengths + 1).cumsum(0) - (lengths + 1)
+        return Table(first, lengths, terminated, truncated, weights, names, infos)
+
+    @staticmethod
     def of(episodes: Sequence[Episode]) -> "Table":
         """The table of episodes whose rows follow one another."""
-        lengths = torch.tensor([len(e) for e in episodes], dtype=torch.long)
         terminated = torch.tensor([e.terminated for e in episodes], dtype=torch.bool)
-        return Table(
-            first=(lengths + 1).cumsum(0) - (lengths + 1),
-            lengths=lengths,
+        return Table.lying(
+            lengths=torch.tensor([len(e) for e in episodes], dtype=torch.long),
             terminated=terminated,
             truncated=torch.tensor([e.truncated for e in episodes], dtype=torch.bool) | ~terminated,
             weights=torch.tensor([e.weight for e in episodes], dtype=torch.float64),
             names=tuple(e.name for e in episodes),
             infos=tuple(dict(e.info) for e in episodes),
+        )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def joined(self, after: "Table") -> "Table":
+        """The table of these episodes and those `after`, whose rows follow one another."""
+        return Table.lying(
+            lengths=torch.cat([self.lengths, after.lengths]),
+            terminated=torch.cat([self.terminated, after.terminated]),
+            truncated=torch.cat([self.truncated, after.truncated]),
+            weights=torch.cat([self.weights, after.weights]),
+            names=self.names + after.names,
+            infos=self.infos + after.infos,
         )
 
     def take(self, indices: Sequence[int]) -> "Table":
@@ -230,8 +255,8 @@ class Demos:
     def reweighted(self, weights: Sequence[float] | Tensor) -> "Demos":
         """The same episodes with other weights, one each, 0 or positive."""
         given = torch.as_tensor(weights, dtype=torch.float64)
-        if given.shape != (len(self),) or not (given.isfinite() & (given >= 0)).all():
-            raise DemosError(f"weights: {len(self)} numbers of 0 or more are meant, one for each episode.")
+        if given.shape != (len(self),) or not ((given >= 0) & (given <= HEAVIEST)).all():
+            raise DemosError(f"weights: {len(self)} numbers from 0 to {HEAVIEST:g} are meant, one for each episode.")
         return Demos(self.spec, self.about, self._blocks, replace(self._table, weights=given))
 
     def to(self, device: torch.device | str) -> "Demos":

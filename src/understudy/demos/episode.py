@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from understudy.core.errors import DemosError, nearest
+from understudy.core import config
+from understudy.core.errors import ConfigError, DemosError, printable
 from understudy.core.types import Continuous, Discrete, EnvSpec, action_shape, legal_size
+
+HEAVIEST = 1e30  # weight of an episode: sums of such weights are finite in float32, in which losses are summed
 
 Info = Mapping[str, str | int | float | bool]
 
@@ -31,13 +34,12 @@ class About:
         return asdict(self)
 
     @staticmethod
-    def from_json(data: dict[str, Any]) -> "About":
-        """What plain `data` tells; an unknown entry is refused."""
-        known = [f.name for f in fields(About)]
-        for name in data:
-            if name not in known:
-                raise DemosError(f"unknown entry {name!r} about a set of demos.{nearest(name, known)}")
-        return About(**data)
+    def from_json(data: Any) -> "About":
+        """What plain `data` tells. Raises DemosError for an unknown entry, or one of another type."""
+        try:
+            return config.from_dict(About, data, "what is told about a set")
+        except ConfigError as error:
+            raise DemosError(str(error)) from None
 
 
 @dataclass
@@ -78,7 +80,7 @@ class Finding:
     def __str__(self) -> str:
         places = {"episode": self.episode, "agent": self.agent, "step": self.step}
         where = ", ".join(f"{name} {number}" for name, number in places.items() if number is not None)
-        return f"{where}: {self.message}" if where else self.message
+        return printable(f"{where}: {self.message}" if where else self.message)
 
 
 def findings(spec: EnvSpec, episode: Episode, number: int) -> Iterator[Finding]:
@@ -150,15 +152,20 @@ def _values(spec: EnvSpec, episode: Episode, number: int) -> Iterator[Finding]:
     labels = {f"label `{k}`": v for k, v in episode.labels.items()}
     for name, values in (columns | labels).items():
         if values is not None and values.is_floating_point():
-            yield from places("finite", f"{name} is not a finite number", ~values.isfinite(), number)
+            yield from places("finite", f"{name} is not a finite number", ~_finite(values), number)
     for name, values in {"whole": episode.whole, "times": episode.times}.items():
         if values is not None:
-            bad = ~values.isfinite().reshape(len(values), -1).all(1)
+            bad = ~_finite(values).reshape(len(values), -1).all(1)
             yield from places("finite", f"{name} is not a finite number", bad, number)
     yield from _acted(spec, episode, number)
     if episode.times is not None and len(episode.times) > 1:
         back = episode.times.diff() <= 0
         yield from places("times", "the time stands still or runs backwards from this moment to the next", back, number)
+
+
+def _finite(values: Tensor) -> Tensor:
+    """Where numbers are finite in float32 too, in which all is computed."""
+    return values.isfinite() & ~(values.abs() > torch.finfo(torch.float32).max)
 
 
 def _acted(spec: EnvSpec, episode: Episode, number: int) -> Iterator[Finding]:
@@ -198,13 +205,20 @@ def places(kind: str, said: str, bad: Tensor, number: int) -> Iterator[Finding]:
 
 
 def _info(episode: Episode, number: int) -> Iterator[Finding]:
-    if not (math.isfinite(episode.weight) and episode.weight >= 0):
-        yield Finding("info", f"weight is {episode.weight}, and should be 0 or a positive number.", number)
-    for name, value in episode.info.items():
+    if not 0 <= episode.weight <= HEAVIEST:  # nor NaN
+        yield Finding("info", f"weight is {episode.weight}, and should be from 0 to {HEAVIEST:g}.", number)
+    try:
+        expect_plain(episode.info)
+    except ValueError as error:
+        yield Finding("info", str(error), number)
+
+
+def expect_plain(info: Mapping[Any, Any]) -> None:
+    """Raise ValueError unless what is noted of an episode is plain data."""
+    for name, value in info.items():
         plain = isinstance(value, str | bool | int | float)
         if not isinstance(name, str) or not plain or (isinstance(value, float) and not math.isfinite(value)):
-            said = f"info[{name!r}] is {value!r}: a name and a string, a bool or a finite number are meant."
-            yield Finding("info", said, number)
+            raise ValueError(f"info[{name!r}] is {value!r}: a name and a string, a bool or a finite number are meant.")
 
 
 def refuse(found: Iterator[Finding]) -> None:

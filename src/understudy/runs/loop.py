@@ -207,6 +207,7 @@ class _Folder:
         self.checkpoints = folder / "checkpoints"
         self.events = Lines(folder / "events.jsonl")
         self.saved, self.saved_at = (-1, 0.0), time.monotonic()
+        self.identity = ""  # sha256 of what makes two runs the same
         self.metrics: Lines
         self.board: Any = None
 
@@ -224,7 +225,7 @@ class _Folder:
 
     def begin(self, identity: dict[str, Any], live: _Live) -> int:
         """Start the run or restore `live` from its last checkpoint; returns the number of updates made."""
-        path = self.folder / "run.json"
+        path, self.identity = self.folder / "run.json", sha256(to_json(identity))
         about = _about(self.device)
         if path.exists():
             _same_run(path, identity)
@@ -233,7 +234,7 @@ class _Folder:
         last = checkpoint.latest(self.checkpoints)
         update = 0
         if last is not None:
-            update, _ = checkpoint.load(last, live, self.device)
+            update, _ = checkpoint.load(last, live, self.device, of=self.identity)
             self.saved = (update, live.seconds)
         self.metrics = Lines(self.folder / "metrics.jsonl", keep=live.metrics)
         self.event("resume" if last else "start", update, live.seconds, **about)
@@ -260,7 +261,8 @@ class _Folder:
         if self.saved == (update, live.seconds):
             return self.checkpoints / f"{update:09d}.json"
         live.metrics = self.metrics.sync()  # lines first: a checkpoint never knows of more than the disk does
-        path = checkpoint.save(self.checkpoints, update, live, self.habits.keep, self.habits.milestone_every)
+        keep, milestones = self.habits.keep, self.habits.milestone_every
+        path = checkpoint.save(self.checkpoints, update, live, keep, milestones, of=self.identity)
         self.saved, self.saved_at = (update, live.seconds), time.monotonic()
         self.event("save", update, live.seconds)
         return path
@@ -308,7 +310,7 @@ def describe(env: Any) -> Any:
 
     Of an env with somebody to ask (`rollout.Queried`) it is the env's own, and `expert`, who that is.
     """
-    env, more = (env.env, {"expert": env.asked}) if hasattr(env, "asked") else (env, {})
+    env, more = (env.env, {"expert": env.asked}) if hasattr(env, "expert") else (env, {})
     return {"class": type(env).__name__, "spec": settings.to_dict(env.spec.to_json()), "rules": _plain(env)} | more
 
 

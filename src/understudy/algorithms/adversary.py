@@ -1,0 +1,169 @@
+"""What the adversarial methods share: where they begin, the two sides of the discriminator, and how episodes end.
+
+An episode that is over goes on in an absorbing state up to the horizon, for demonstrators and learners alike. Without
+it a reward above 0 pays a learner for not finishing, one below 0 for finishing at any price. The state has no features,
+so that what a discriminator would think of it is known from how much of its time each side spends there.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from understudy.algorithms import bc
+from understudy.core.errors import ConfigError, DemosError, EnvError
+from understudy.core.tree import tree_cat, tree_map, tree_take
+from understudy.core.types import Continuous, Env, EnvSpec, Segment, View, action_shape
+from understudy.demos.demos import Demos
+from understudy.maths.adversarial import ages, calibration_error, steps_remaining
+from understudy.nets import AgentPolicy, NetConfig, build_policy
+from understudy.nets.saved import load_policy
+from understudy.rollout import Live
+
+SATURATED = 4.6  # |logit| of a discriminator that is surer than 99 %
+
+
+@dataclass
+class Side:
+    """Steps of one side, and the share of its time that it is in the absorbing state."""
+
+    steps: Segment  # [step, agent, ...]
+    gone: Float[Tensor, "step"]  # the share of the play that the step came from
+
+
+def beginning(
+    start: str, clone: bc.Config, net: NetConfig, demos: Demos | None, env: Env | None, generator: torch.Generator
+) -> AgentPolicy:
+    """The policy to begin from: "clone" of the demonstrators, "fresh", or read from the folder `start`.
+
+    Raises:
+        DemosError: there are no demonstrations.
+        ConfigError: there is no env to play in, or the saved policy is for others than the agents of this one.
+    """
+    if demos is None or not len(demos):
+        raise DemosError("there is no demonstration to tell the learner's play from: give it a recording.")
+    if env is None:
+        raise ConfigError("this method learns by playing against a discriminator: give it an env.")
+    if start == "fresh":
+        return build_policy(net, env.spec, generator)
+    if start == "clone":
+        return bc.clone(replace(clone, net=net), demos, generator)
+    return _grown(load_policy(start), start, env)
+
+
+def has_past(policy: AgentPolicy) -> bool:
+    """What it does in a step depends on the steps before."""
+    return replace(bc.Config(), net=policy.config).has_past
+
+
+def _grown(saved: AgentPolicy, start: str, env: Env) -> AgentPolicy:
+    """The saved policy for the agents of `env`: more or fewer of the same roles may share what it learnt."""
+    policy = build_policy(saved.config, env.spec, torch.Generator())
+    try:
+        policy.load_state_dict(saved.state_dict())
+    except RuntimeError:
+        raise ConfigError(
+            f"start: the policy in {start} was learnt by agents of {saved.spec.title or 'another env'} that see "
+            f"{saved.spec.obs} numbers and have the roles {saved.spec.roles}; here they see {env.spec.obs}, and the "
+            f"roles are {env.spec.roles}. A team may grow only within its roles, with all else alike."
+        ) from None
+    return policy
+
+
+def demonstrators_gone(demos: Demos, horizon: int | None, discount: float) -> Float[Tensor, ""]:
+    """Share of the demonstrators' time, up to the horizon, after their games were over."""
+    steps, over = demos.lengths, torch.tensor([episode.terminated for episode in demos])
+    after = steps_remaining(over, steps - 1, horizon, discount)
+    weight = demos.weights
+    return ((weight * after).sum() / (weight * (steps + after)).sum()).float()
+
+
+def learners_gone(played: Segment, age: Int[Tensor, "env"], horizon: int | None, discount: float) -> Float[Tensor, ""]:
+    """The same of a segment. `age`: steps of the episode in play in each env before it."""
+    assert played.starts is not None and played.terminated is not None
+    after = steps_remaining(played.terminated, ages(played.starts, age), horizon, discount).sum()
+    return after / (after + played.terminated.numel())
+
+
+def side_of(played: Segment, gone: Float[Tensor, ""], rows: int, generator: torch.Generator) -> Side:
+    """At most `rows` steps of a played segment, drawn without replacement; only what a discriminator needs."""
+    assert played.next_view is not None
+    kept = Segment(
+        view=View(played.view.obs, played.view.legal, played.view.present),
+        actions=played.actions,
+        terminated=played.terminated,
+        next_view=View(played.next_view.obs),
+        labels=played.labels,
+    )
+    flat = tree_map(lambda x: x.flatten(0, 1), kept)
+    order = torch.randperm(len(flat.obs), generator=generator, device=flat.obs.device)[:rows]
+    return Side(tree_take(flat, order), gone.expand(len(order)))
+
+
+def nothing_yet(live: Live, spec: EnvSpec) -> Side:
+    """A side of no steps, to grow."""
+    seen = tree_map(lambda x: x[:0], View(live.view.obs, live.view.legal, live.view.present))
+    kind = seen.obs.dtype if isinstance(spec.action, Continuous) else torch.long
+    actions = torch.zeros(0, spec.agents, *action_shape(spec.action), dtype=kind, device=seen.obs.device)
+    over = torch.zeros(0, dtype=torch.bool, device=seen.obs.device)
+    return Side(Segment(seen, actions, terminated=over, next_view=View(seen.obs)), seen.obs.new_zeros(0))
+
+
+def remembered(earlier: Side | None, fresh: Side, updates: int) -> tuple[Side, Side | None]:
+    """What the discriminator learns from now, and what it is to remember: the latest `updates` sides of this size."""
+    if earlier is None:
+        return fresh, None
+    pool = tree_cat([earlier, fresh])
+    return pool, tree_map(lambda x: x[-updates * len(fresh.gone) :], pool)
+
+
+def present(steps: Segment) -> Float[Tensor, "*step agent"]:
+    """How much each agent's step counts: its episode's weight, nothing where it is absent."""
+    shape = steps.obs.shape[:-1]
+    there = torch.ones(shape) if steps.view.present is None else steps.view.present.to(steps.obs.dtype)
+    return there if steps.weight is None else there * steps.weight.unsqueeze(-1)
+
+
+def refuse_missing_ends(expert_gone: Float[Tensor, ""], demos: Demos, ended: int, played: int, env: Env) -> None:
+    """Raises EnvError where demonstrators' games were over again and again, and a clone's never in as much play."""
+    expected = played / max(float(demos.lengths.float().mean()), 1.0)
+    if float(expert_gone) > 0 and not ended and expected >= 200:
+        raise EnvError(
+            f"the demonstrators' episodes end with the game over, after {demos.lengths.float().mean():.0f} steps, and "
+            f"in {env.spec.title or 'this env'} no game was over in {played:,} steps of their clone's play. Where the "
+            "env plays on after success, record demonstrations under that rule. With absorbing=False ends are left out "
+            "of account."
+        )
+
+
+@torch.no_grad()
+def alignment(policy: AgentPolicy, side: Side, rows: int = 512) -> dict[str, Tensor]:
+    """Mean log-likelihood of the actions that a discriminator is shown plus the policy's entropy: about 0.
+
+    Far below 0 observations and actions of different steps were put together. Told of policies without a past.
+    """
+    steps = tree_map(lambda x: x[:rows].unsqueeze(1), side.steps)
+    params, _ = policy.params(steps.view, steps.actions)
+    log_prob = policy.head.log_prob(params, steps.actions, steps.view.legal)
+    there = present(steps)
+    gap = (log_prob + policy.entropy(params, steps.view.legal)) * there
+    return {"alignment": gap.sum() / there.sum().clamp(min=1)}
+
+
+@torch.no_grad()
+def told(
+    expert: Float[Tensor, "expert agent"],
+    learner: Float[Tensor, "learner agent"],
+    loss: Float[Tensor, ""],
+    penalty: Float[Tensor, ""],
+) -> dict[str, Tensor]:
+    """How a discriminator stands, from its logits of both sides."""
+    return {
+        "discriminator/loss": loss.detach(),
+        "discriminator/penalty": penalty.detach(),
+        "discriminator/expert": (expert > 0).float().mean(),
+        "discriminator/learner": (learner < 0).float().mean(),
+        "discriminator/calibration": calibration_error(expert, learner),
+        "discriminator/saturated": (torch.cat([expert, learner]).abs() > SATURATED).float().mean(),
+    }

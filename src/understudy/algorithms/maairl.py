@@ -1,0 +1,245 @@
+"""MA-AIRL: adversarial imitation whose discriminator is made of a reward, so that one can be kept.
+
+With a reward g and a potential h, each agent's own, and the policy pi that is being learnt,
+
+    f(o, a, o') = g(o, a) + discount * h(o') - h(o)          D = exp f / (exp f + pi(a|o))
+
+D is taught to know the demonstrators' steps, and agent i climbs the discounted sum of log D_i - log(1 - D_i) =
+f_i - log pi_i: the reward, shaped, and the policy's entropy. Where learner and demonstrators agree f is log pi, the
+advantage of the demonstrators' play; if g sees the state alone, it is their reward up to a constant.
+
+Source: Yu et al. 2019, arXiv:1907.13220; Fu et al. 2018, arXiv:1710.11248, equations of section 5 and 6. Where we part
+from them: a game that is over goes on in an absorbing state of potential 0 and pay 0 (`magail`), slopes are kept in
+bounds rather than weights, and log pi of recordings and of older play is always that of the present policy.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from understudy.algorithms import adversary, bc, ppo
+from understudy.algorithms.adversary import Side
+from understudy.core.errors import ConfigError
+from understudy.core.tree import tree_map, tree_take
+from understudy.core.types import Env, Segment
+from understudy.demos.demos import Demos
+from understudy.maths.adversarial import (
+    absorbing_payoff,
+    airl_logits,
+    between,
+    discriminator_loss,
+    ends_logits,
+    slope_penalty,
+    slopes,
+)
+from understudy.nets import AgentPolicy, Values
+from understudy.nets.discriminators import Judge, JudgeConfig
+from understudy.nets.rewards import LearnedReward
+from understudy.rollout import Live, begin, collect, episode_returns
+
+
+@dataclass(frozen=True)
+class Config:
+    pays: Literal["ratio", "shaped", "reward"] = "ratio"  # the learners: f - log pi, f, or g alone
+    judge: JudgeConfig = field(default_factory=lambda: JudgeConfig(state_only=True))  # g, and what it sees; h sees
+    # the same, without actions
+    judge_steps: int = 8  # gradient steps of the discriminator in an update
+    batch: int = 512  # steps of each side in one of them
+    judge_rate: float = 1e-3
+    l2: float = 0.0  # weight decay of g and h
+    penalty: float = 1.0  # weight of the penalty of slopes above `slope`, of g and of h
+    slope: float = 0.0
+    replay: int = 0  # earlier updates whose steps the discriminator still sees
+    warmup: int = 20  # updates in which discriminator and values learn while the policies stand still
+    start: str = "clone"  # where the policies begin: "clone", "fresh", or the folder of a saved policy
+    clone: bc.Config = field(default_factory=bc.Config)  # how it is cloned; its net is the learner's
+    learner: ppo.Config = field(default_factory=lambda: ppo.Config(envs=128, segment=32, bonus=0.0))
+
+    def __post_init__(self) -> None:
+        for name in ("judge_steps", "batch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be 1 or more.")
+        for name in ("judge_rate", "l2", "penalty", "slope", "replay", "warmup"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be a finite number, 0 or more.")
+        if self.pays not in ("ratio", "shaped", "reward"):
+            raise ConfigError(f"pays: got {self.pays!r}; 'ratio', 'shaped' or 'reward' is meant.")
+        if self.learner.discount == 1:
+            raise ConfigError("discount: 1 makes staying in the absorbing state worth infinitely much: use less.")
+
+
+class Shaped(nn.Module):
+    """f = g + discount * h(o') - h(o): the reward and its potential."""
+
+    def __init__(self, config: Config, spec: Any, generator: torch.Generator):
+        super().__init__()
+        self.discount = config.learner.discount
+        seen = config.judge if config.judge.sees != "actions" else replace(config.judge, sees="own")
+        self.reward = Judge(config.judge, spec, generator)
+        self.potential = Judge(replace(seen, state_only=True), spec, generator)
+
+    def forward(self, steps: Segment) -> Float[Tensor, "*batch agent"]:
+        """After the game is over the potential is 0."""
+        assert steps.next_view is not None and steps.terminated is not None
+        goes_on = (~steps.terminated).unsqueeze(-1).to(steps.obs.dtype)
+        after = self.potential(steps.next_view, steps.actions) * goes_on
+        return (
+            self.reward(steps.view, steps.actions) + self.discount * after - self.potential(steps.view, steps.actions)
+        )
+
+    def observe(self, steps: Segment) -> None:
+        """Let both normalisers follow these steps."""
+        self.reward.observe(steps.view, steps.actions)
+        self.potential.observe(steps.view, steps.actions)
+
+
+@dataclass
+class State:
+    """All that changes in training."""
+
+    policy: AgentPolicy
+    values: Values
+    shaped: Shaped
+    optimizer: torch.optim.Optimizer
+    judge_optimizer: torch.optim.Optimizer
+    live: Live
+    running: Float[Tensor, "env agent"]  # the env's own return so far of each episode in play
+    replay: Side | None  # what the discriminator still remembers
+    expert_gone: Float[Tensor, ""]  # share of the demonstrators' time in the absorbing state
+    learner_gone: Float[Tensor, ""]  # the same of the learners, lately
+    seed: int  # of the order in which demonstrations are seen
+    position: int = 0  # batches of demonstrations seen
+    updates: int = 0
+    ended: int = 0  # games over in the warm-up
+
+
+def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.Generator) -> State:
+    """Policies to begin from, a fresh reward and fresh values, fresh envs."""
+    policy = adversary.beginning(config.start, config.clone, config.learner.net, demos, env, generator)
+    assert demos is not None and env is not None
+    if config.replay and adversary.has_past(policy):
+        raise ConfigError("replay: what a policy with a past would do now in old steps is not known. Use 0.")
+    values = Values(env.spec, generator, config.learner.central, config.learner.value_hidden, share=policy.config.share)
+    shaped = Shaped(config, env.spec, generator)
+    seed = int(torch.randint(2**31, (), generator=generator))
+    for position in range(min(demos.batches_per_epoch(4096), 16)):
+        shaped.observe(demos.batch(position, 4096, seed))
+    gone = adversary.demonstrators_gone(demos, env.spec.horizon, config.learner.discount)
+    live = begin(env, policy, config.learner.envs, generator)
+    return State(
+        policy=policy,
+        values=values,
+        shaped=shaped,
+        optimizer=ppo.make_optimizer(config.learner, policy, values),
+        judge_optimizer=torch.optim.AdamW(shaped.parameters(), lr=config.judge_rate, weight_decay=config.l2),
+        live=live,
+        running=live.view.obs.new_zeros(config.learner.envs, env.spec.agents),
+        replay=adversary.nothing_yet(live, env.spec) if config.replay else None,
+        expert_gone=gone,
+        learner_gone=gone.clone(),
+        seed=seed,
+    )
+
+
+def update(config: Config, state: State, demos: Demos, env: Env, generator: torch.Generator) -> dict[str, Tensor]:
+    """Play a segment, teach the reward, then improve on what it pays for the segment."""
+    memory, age, learner = state.live.memory, state.live.age, config.learner
+    played, state.live = collect(env, state.policy, state.live, learner.segment, generator)
+    assert played.rewards is not None and played.terminated is not None
+    finished, state.running = episode_returns(played.rewards, played.ended, state.running)
+    frozen = state.updates < config.warmup
+    if frozen:
+        state.shaped.observe(played)
+        state.ended += int(played.terminated.sum())
+        if config.start == "clone" and state.updates + 1 == config.warmup:
+            steps = config.warmup * played.terminated.numel()
+            adversary.refuse_missing_ends(state.expert_gone, demos, state.ended, steps, env)
+
+    with torch.no_grad():
+        log_prob = state.policy.log_prob(played.view, played.actions, memory, played.starts)
+    gone = adversary.learners_gone(played, age, env.spec.horizon, learner.discount)
+    noted = replace(played, labels={} if config.replay else {"log_prob": log_prob})
+    fresh = adversary.side_of(noted, gone, config.batch * config.judge_steps, generator)
+    pool, state.replay = adversary.remembered(state.replay, fresh, config.replay)
+    state.learner_gone = pool.gone.mean()
+    if config.replay:
+        pool = replace(pool, steps=_scored(state.policy, pool.steps))
+    of_play, of_ends = ends_logits(state.expert_gone, state.learner_gone)
+    stats = {} if adversary.has_past(state.policy) else adversary.alignment(state.policy, fresh)
+    for _ in range(config.judge_steps):
+        stats |= discriminate(config, state, demos, pool, of_play, generator)
+
+    with torch.no_grad():
+        paid = {
+            "ratio": lambda: airl_logits(state.shaped(played), log_prob),
+            "shaped": lambda: state.shaped(played),
+            "reward": lambda: state.shaped.reward(played.view, played.actions),
+        }[config.pays]()
+        rewards = paid + played.terminated.unsqueeze(-1) * absorbing_payoff(of_ends, learner.discount)
+    stats |= ppo.improve(
+        learner, state.policy, state.values, state.optimizer, played, rewards, generator,
+        memory=memory, frozen=frozen, adapt=config.start == "fresh",
+    )  # fmt: skip
+    state.updates += 1
+    return stats | {
+        "return": finished.mean(),
+        "reward/mean": rewards.mean(),
+        "reward/std": rewards.std(),
+        "gone/expert": state.expert_gone,
+        "gone/learner": gone,
+    }
+
+
+def discriminate(
+    config: Config, state: State, demos: Demos, pool: Side, of_play: Float[Tensor, ""], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """One gradient step of g and h on a batch of each side.
+
+    The batches hold steps that were played, as many of each side: their logit is that among all steps, f - log pi, less
+    what the ends of games alone say (`maths.adversarial.ends_logits`).
+    """
+    theirs = _demonstrated(config, state, demos)
+    rows = torch.randint(len(pool.gone), (config.batch,), generator=generator, device=generator.device)
+    ours = tree_take(pool.steps, rows)
+    expert, learner = (airl_logits(state.shaped(side), side.labels["log_prob"]) - of_play for side in (theirs, ours))
+    loss = discriminator_loss(expert, learner, adversary.present(theirs), adversary.present(ours))
+    penalty = torch.zeros_like(loss)
+    if config.penalty:
+        for judge in (state.shaped.reward, state.shaped.potential):
+            a, b = (judge.inputs(side.view, side.actions) for side in (theirs, ours))
+            penalty = penalty + slope_penalty(slopes(judge.judge, between(a, b, generator)), config.slope)
+    ppo.descend(state.judge_optimizer, loss + config.penalty * penalty, config.learner.max_grad_norm)
+    return adversary.told(expert, learner, loss, penalty)
+
+
+def learned_reward(state: State) -> LearnedReward:
+    """g, as an object that can be called, saved and trained on; what the absorbing state pays is its zero."""
+    _, of_ends = ends_logits(state.expert_gone, state.learner_gone)
+    return LearnedReward(state.shaped.reward, level=float(of_ends))
+
+
+def _demonstrated(config: Config, state: State, demos: Demos) -> Segment:
+    """A batch of demonstrated steps with how likely the present policy finds what was done."""
+    clone = config.clone
+    state.position += 1
+    if not adversary.has_past(state.policy):
+        return _scored(state.policy, demos.batch(state.position - 1, config.batch, state.seed))
+    rows = max(1, config.batch // clone.window)
+    part = demos.batch(state.position - 1, rows, state.seed, clone.window)
+    assert part.starts is not None and part.valid is not None and part.weight is not None
+    with torch.no_grad():
+        log_prob = state.policy.log_prob(part.view, part.actions, starts=part.starts)
+    late = torch.arange(clone.window, device=log_prob.device) >= clone.burn_in
+    known = part.valid & (part.starts[:, :1] | late)  # its past is in the window, or enough of it
+    noted = replace(part, labels={"log_prob": log_prob}, weight=part.weight * known)
+    return tree_map(lambda x: x.flatten(0, 1), noted)
+
+
+@torch.no_grad()
+def _scored(policy: AgentPolicy, steps: Segment) -> Segment:
+    """Single steps with how likely a policy without a past finds what was done."""
+    view = tree_map(lambda x: x.unsqueeze(1), steps.view)
+    return replace(steps, labels={"log_prob": policy.log_prob(view, steps.actions.unsqueeze(1)).squeeze(1)})

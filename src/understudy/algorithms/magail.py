@@ -1,0 +1,232 @@
+"""MA-GAIL: play so that discriminators cannot tell the learners' steps from the demonstrators'.
+
+A discriminator D is taught to know the demonstrators' steps, and the agents climb what it thinks of their own:
+
+    D minimises   - 1/2 E_expert[ log D ] - 1/2 E_learner[ log(1 - D) ]  +  penalty of steep slopes
+    agent i climbs the discounted sum of  r_i = -log(1 - D_i)  (or another form: `maths.adversarial.REWARDS`)
+
+with ppo. The best response to the best D brings the learners' occupancy measure to the demonstrators'. What D_i sees is
+a setting (`judge.sees`): the own observation and action, everybody's actions too, or everything.
+
+Source: Song et al. 2018, arXiv:1807.09936; Ho & Ermon 2016, arXiv:1606.03476. Where we part from them: episodes that
+are over go on in an absorbing state (Kostrikov et al. 2019, arXiv:1809.02925), here summed up exactly rather than
+sampled; the slope of D is kept in bounds; the policies stand still while the discriminator and the values warm up.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.algorithms import adversary, bc, ppo
+from understudy.algorithms.adversary import Side
+from understudy.core.errors import ConfigError
+from understudy.core.tree import tree_take
+from understudy.core.types import Env, EnvSpec, Segment
+from understudy.demos.demos import Demos
+from understudy.maths.adversarial import (
+    ONE_SIGN,
+    REWARDS,
+    absorbing_payoff,
+    between,
+    discriminator_loss,
+    ends_logits,
+    slope_penalty,
+    slopes,
+)
+from understudy.nets import AgentPolicy, Values
+from understudy.nets.discriminators import Judge, JudgeConfig
+from understudy.rollout import Live, begin, collect, episode_returns
+
+
+@dataclass(frozen=True)
+class Config:
+    reward: Literal["softplus", "logD", "logit", "tanh"] = "logit"  # of the discriminator's logit
+    absorbing: bool = True  # games that are over go on in an absorbing state
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    zero_sum: bool = False  # of two teams: each is paid what its own play looks like, less what the other's does
+    env_reward: float = 0.0  # weight of the env's own reward beside the discriminator's
+    judge_steps: int = 8  # gradient steps of the discriminator in an update
+    batch: int = 1024  # steps of each side in one of them
+    judge_rate: float = 3e-4
+    l2: float = 0.0  # weight decay of the discriminator
+    penalty: float = 1.0  # weight of the penalty of slopes above `slope`
+    slope: float = 0.0  # change of the logit for a step of one standard deviation that is still free
+    spectral: bool = False  # every layer's largest singular value stays at most 1
+    replay: int = 0  # earlier updates whose steps the discriminator still sees
+    warmup: int = 10  # updates in which discriminator and values learn while the policies stand still
+    start: str = "clone"  # where the policies begin: "clone", "fresh", or the folder of a saved policy
+    clone: bc.Config = field(default_factory=bc.Config)  # how it is cloned; its net is the learner's
+    learner: ppo.Config = field(default_factory=lambda: ppo.Config(bonus=0.0))
+
+    def __post_init__(self) -> None:
+        for name in ("judge_steps", "batch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be 1 or more.")
+        for name in ("judge_rate", "l2", "penalty", "slope", "replay", "warmup", "env_reward"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be a finite number, 0 or more.")
+        if self.reward not in REWARDS:
+            raise ConfigError(f"reward: got {self.reward!r}; one of {', '.join(REWARDS)} is meant.")
+        if self.absorbing and self.learner.discount == 1:
+            raise ConfigError("discount: 1 makes staying in the absorbing state worth infinitely much: use less.")
+
+
+@dataclass
+class State:
+    """All that changes in training."""
+
+    policy: AgentPolicy
+    values: Values
+    judge: Judge
+    optimizer: torch.optim.Optimizer
+    judge_optimizer: torch.optim.Optimizer
+    live: Live
+    running: Float[Tensor, "env agent"]  # the env's own return so far of each episode in play
+    replay: Side | None  # what the discriminator still remembers
+    expert_gone: Float[Tensor, ""]  # share of the demonstrators' time in the absorbing state
+    seed: int  # of the order in which demonstrations are seen
+    position: int = 0  # batches of demonstrations seen
+    updates: int = 0
+    ended: int = 0  # games over in the warm-up
+
+
+def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.Generator) -> State:
+    """Policies to begin from, fresh discriminators and values, fresh envs."""
+    policy = adversary.beginning(config.start, config.clone, config.learner.net, demos, env, generator)
+    assert demos is not None and env is not None
+    gone = adversary.demonstrators_gone(demos, env.spec.horizon, config.learner.discount)
+    if not config.absorbing:
+        if config.reward in ONE_SIGN and float(gone) > 0:
+            raise ConfigError(_bias(config, "the demonstrators' games end"))
+        gone = torch.zeros_like(gone)
+    if config.zero_sum:
+        _two_teams(env.spec)
+    values = Values(env.spec, generator, config.learner.central, config.learner.value_hidden, share=policy.config.share)
+    judge = Judge(config.judge, env.spec, generator)
+    seed = int(torch.randint(2**31, (), generator=generator))
+    for position in range(min(demos.batches_per_epoch(4096), 16)):
+        part = demos.batch(position, 4096, seed)
+        judge.observe(part.view, part.actions)
+    live = begin(env, policy, config.learner.envs, generator)
+    return State(
+        policy=policy,
+        values=values,
+        judge=judge,
+        optimizer=ppo.make_optimizer(config.learner, policy, values),
+        judge_optimizer=torch.optim.AdamW(judge.parameters(), lr=config.judge_rate, weight_decay=config.l2),
+        live=live,
+        running=live.view.obs.new_zeros(config.learner.envs, env.spec.agents),
+        replay=adversary.nothing_yet(live, env.spec) if config.replay else None,
+        expert_gone=gone,
+        seed=seed,
+    )
+
+
+def update(config: Config, state: State, demos: Demos, env: Env, generator: torch.Generator) -> dict[str, Tensor]:
+    """Play a segment, teach the discriminator, then improve on what it thinks of the segment."""
+    memory, age, learner = state.live.memory, state.live.age, config.learner
+    played, state.live = collect(env, state.policy, state.live, learner.segment, generator)
+    assert played.rewards is not None and played.terminated is not None
+    finished, state.running = episode_returns(played.rewards, played.ended, state.running)
+    frozen = state.updates < config.warmup
+    gone = adversary.learners_gone(played, age, env.spec.horizon, learner.discount)
+    if frozen:
+        state.judge.observe(played.view, played.actions)
+    _watch_ends(config, state, played, demos, env)
+
+    fresh = adversary.side_of(played, gone, config.batch * config.judge_steps, generator)
+    pool, state.replay = adversary.remembered(state.replay, fresh, config.replay)
+    stats = {} if adversary.has_past(state.policy) else adversary.alignment(state.policy, fresh)
+    for _ in range(config.judge_steps):
+        stats |= discriminate(config, state, demos, pool, generator)
+
+    rewards = rewards_of(config, state.judge, played, state.expert_gone, pool.gone.mean())
+    judged = rewards.mean(), rewards.std()
+    if config.env_reward:
+        rewards = rewards + config.env_reward * played.rewards
+    stats |= ppo.improve(
+        learner, state.policy, state.values, state.optimizer, played, rewards, generator,
+        memory=memory, frozen=frozen, adapt=config.start == "fresh",
+    )  # fmt: skip
+    state.updates += 1
+    return stats | {
+        "return": finished.mean(),
+        "reward/mean": judged[0],
+        "reward/std": judged[1],
+        "gone/expert": state.expert_gone,
+        "gone/learner": gone,
+    }
+
+
+def discriminate(
+    config: Config, state: State, demos: Demos, pool: Side, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """One gradient step of the discriminator on a batch of each side."""
+    judge, theirs = state.judge, demos.batch(state.position, config.batch, state.seed)
+    state.position += 1
+    rows = torch.randint(len(pool.gone), (config.batch,), generator=generator, device=generator.device)
+    ours = tree_take(pool.steps, rows)
+    expert_inputs, learner_inputs = (judge.inputs(side.view, side.actions) for side in (theirs, ours))
+    expert, learner = judge.judge(expert_inputs), judge.judge(learner_inputs)
+    loss = discriminator_loss(expert, learner, adversary.present(theirs), adversary.present(ours))
+    penalty = torch.zeros_like(loss)
+    if config.penalty:
+        slope = slopes(judge.judge, between(expert_inputs, learner_inputs, generator))
+        penalty = config.penalty * slope_penalty(slope, config.slope)
+    ppo.descend(state.judge_optimizer, loss + penalty, config.learner.max_grad_norm)
+    if config.spectral:
+        judge.confine()
+    return adversary.told(expert, learner, loss, penalty)
+
+
+@torch.no_grad()
+def rewards_of(
+    config: Config,
+    judge: Judge,
+    played: Segment,
+    expert_gone: Float[Tensor, ""],
+    learner_gone: Float[Tensor, ""],
+) -> Float[Tensor, "env time agent"]:
+    """What the discriminator pays for each step. A step that ends the game is paid what follows it too."""
+    assert played.terminated is not None
+    form, logits = REWARDS[config.reward], judge(played.view, played.actions)
+    if config.absorbing:
+        of_play, of_ends = ends_logits(expert_gone, learner_gone)
+        after = absorbing_payoff(form(of_ends), config.learner.discount)
+        rewards = form(logits + of_play) + played.terminated.unsqueeze(-1) * after
+    else:
+        rewards = form(logits)
+    return rewards @ _two_teams(judge.spec).T if config.zero_sum else rewards
+
+
+def _two_teams(spec: EnvSpec) -> Float[Tensor, "agent other"]:
+    """Each team's mean reward less the other's, as a product with all agents' rewards."""
+    names = list(dict.fromkeys(spec.teams))
+    if len(names) != 2:
+        raise ConfigError(f"zero_sum: two teams are needed, and {spec.title or 'the env'} has {len(names)}.")
+    first = torch.tensor([team == names[0] for team in spec.teams])
+    gains = torch.where(first, 1 / first.sum(), -1 / (~first).sum())
+    return torch.where(first, 1.0, -1.0).unsqueeze(1) * gains
+
+
+def _watch_ends(config: Config, state: State, played: Segment, demos: Demos, env: Env) -> None:
+    """Refuse what would teach the learners something about the length of episodes that nobody showed them."""
+    assert played.terminated is not None
+    if not config.absorbing and config.reward in ONE_SIGN and bool(played.terminated.any()):
+        raise ConfigError(_bias(config, "games of this env end"))
+    if state.updates < config.warmup:
+        state.ended += int(played.terminated.sum())
+        if config.start == "clone" and state.updates + 1 == config.warmup:
+            steps = config.warmup * played.terminated.numel()
+            adversary.refuse_missing_ends(state.expert_gone, demos, state.ended, steps, env)
+
+
+def _bias(config: Config, what: str) -> str:
+    sign = "above" if config.reward == "softplus" else "below"
+    return (
+        f"absorbing=False: {what}, and the reward {config.reward!r} is {sign} 0 whatever is done: it would pay for "
+        f"{'not ' if sign == 'above' else ''}finishing. Leave absorbing=True, or use reward='logit'."
+    )

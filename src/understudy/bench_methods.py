@@ -1,0 +1,67 @@
+"""Benchmarks of all methods that learn from demonstrations, from their defaults, on the library's own envs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from understudy import api
+from understudy.comparing import Plan, compare
+from understudy.evaluation.compared import ENOUGH, Comparison, cells, over_seeds, recommendation
+from understudy.evaluation.report import Cell, Report, Section, Table
+
+METHODS = ("bc", "dagger", "magail", "maairl", "iq", "gmmil", "pwil")
+FEW = ("spread", "tag", "speaker_listener")
+KITCHENS = tuple(f"kitchen:{layout}" for layout in ("cramped_room", "asymmetric_advantages", "coordination_ring"))
+MINUTES = 3.0  # of each run that never stops by itself
+
+
+def everywhere(folder: Path, seeds: int, workers: int, minutes: float | None) -> Report:
+    """Every method from its defaults, with 50 demonstrations of the scripted expert, in every env that has one."""
+    names = [name for name in api.ENVS if name != "kitchen"] + list(KITCHENS)
+    found = {name: _compared(name, (50,), folder, seeds, workers, minutes) for name in names}
+    rows: list[list[Cell]] = []
+    for name, comparison in found.items():
+        by_method = {method: cell for (method, _, _), cell in cells(comparison.trials).items()}
+        row: list[Cell] = [name]
+        for method in METHODS:
+            score = over_seeds(by_method[method], "score") if method in by_method else None
+            row.append("refused" if method not in by_method else "no scale" if score is None else score)
+        rows.append(row)
+    enough: list[Cell] = [f"envs with {ENOUGH} or more"]
+    for column in range(1, len(METHODS) + 1):
+        scores = [row[column] for row in rows if not isinstance(row[column], str)]
+        enough.append(f"{sum(score.value >= ENOUGH for score in scores)} of {len(scores)}")  # type: ignore[union-attr]
+    caption = (
+        f"Score from 50 demonstrations, {seeds} seeds: 0 is random play, 1 the demonstrators; mean over seeds ± half "
+        "of its 95 % interval. No scale: demonstrators earn what random play earns."
+    )
+    return _report("Every method everywhere", "everywhere", Table(["env", *METHODS], [*rows, enough], caption), found)
+
+
+def few(folder: Path, seeds: int, workers: int, minutes: float | None) -> Report:
+    """Every method from 1, 5 and 20 demonstrations of three games."""
+    found = {name: _compared(name, (1, 5, 20), folder, seeds, workers, minutes) for name in FEW}
+    rows: list[list[Cell]] = []
+    for name, comparison in found.items():
+        for (method, _, demos), cell in cells(comparison.trials).items():
+            score = over_seeds(cell, "score")
+            rows.append([name, method, demos, "" if score is None else score])
+    caption = f"Score, {seeds} seeds: 0 is random play, 1 the demonstrators; mean over seeds."
+    return _report(
+        "Few demonstrations", "few", Table(["env", "method", "demonstrations", "score"], rows, caption), found
+    )
+
+
+def _compared(
+    name: str, counts: Sequence[int], folder: Path, seeds: int, workers: int, minutes: float | None
+) -> Comparison:
+    plan = Plan(METHODS, tuple(counts), seeds=seeds, minutes=MINUTES if minutes is None else minutes, episodes=100)
+    return compare(api.make_env(name), None, plan, folder / name.replace(":", "-"), workers=workers)
+
+
+def _report(title: str, name: str, table: Table, found: Mapping[str, Comparison]) -> Report:
+    sections = [Section(env, recommendation(each.trials), tables=each.tables()) for env, each in found.items()]
+    provenance: dict[str, Any] = {"command": f"understudy bench {name}", "torch": torch.__version__}
+    return Report(title, tables=[table], sections=sections, provenance=provenance)
