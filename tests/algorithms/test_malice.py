@@ -62,6 +62,7 @@ def test_the_worst_case_is_what_the_worst_deviation_meets():
     assert worst == 10 and visits.tolist() == [1, 9, 0]
 
 
+@pytest.mark.slow
 def test_a_clone_weighed_anew_has_less_regret_where_recordings_are_rare_and_the_net_is_small():
     """One step of 200 slips off the path; three hidden units cannot serve all states alike."""
     env = tabular.thicket(slip=0.005)
