@@ -88,7 +88,7 @@ def _one(game: str, method: str, seed: int, folder: Path, minutes: float | None)
         minutes=minutes,
         seed=seed,
         folder=folder / game.replace(", ", "-") / method.replace(", ", "-") / f"seed-{seed}",
-        habits=api.Habits(threads=1, show=False),
+        habits=api.Habits(threads=1, show=False, log_every=1),
     )
     found = api.regret(run, env)
     asked = float(run.metrics[-1].get("queries") or 0)

@@ -262,7 +262,7 @@ def test_agents_who_watch_the_clock_are_explained_step_by_step():
     config = maxent.Config(features="state", timed=True, discount=1.0, penalty=0.0)
     rewards = maxent.Rewards(config, game, generator(0))
     fitted(config, game, counts, rewards)
-    weights = rewards.weights[0, :, 0]
+    weights = rewards.weights[0, :, 0].detach()
     assert float(weights[1] - weights[0]) == pytest.approx(1.5, abs=1e-6)
     chance = play[:, 0, 1]
     assert float(chance[-1]) == pytest.approx(0.5) and chance[1] == pytest.approx(1 / (1 + math.exp(-1.5)))
