@@ -28,8 +28,8 @@ GAMES: Mapping[str, tuple[str, Settings, int]] = {  # name: env, its rules, reco
     "thicket, slip 0.005": ("thicket", {"slip": 0.005}, 500),
 }
 _NET = {"hidden": 16, "layers": 1}
-_CLONE = {"net": _NET, "batch": 256, "rate": 1e-2, "steps": 50, "limit": 600}
-_ASKING = {"clone": _CLONE, "rounds": 10, "steps": 60}
+_CLONE = {"net": _NET, "batch": 256, "rate": 1e-2, "steps": 50, "limit": 400}
+_ASKING = {"clone": _CLONE, "rounds": 8, "steps": 40}
 _PLAYED = {
     "clone": _CLONE,
     "judge": {"hidden": 32},
@@ -41,10 +41,10 @@ METHODS: Mapping[str, tuple[str, Settings, int | None]] = {  # name: algorithm, 
     "bc, joint": ("bc", _CLONE | {"net": _NET | {"joint": True}}, None),
     "dagger": ("dagger", _ASKING, None),
     "dagger, half of the episodes deviate": ("dagger", _ASKING | {"deviations": 0.5}, None),
-    "magail": ("magail", _PLAYED, 40),
-    "maairl": ("maairl", _PLAYED, 40),
-    "malice": ("malice", {"net": _NET}, None),
-    "blades": ("blades", {"net": _NET}, None),
+    "magail": ("magail", _PLAYED, 25),
+    "maairl": ("maairl", _PLAYED, 25),
+    "malice": ("malice", {"net": _NET, "rounds": 25}, None),
+    "blades": ("blades", {"net": _NET, "rounds": 25}, None),
 }
 
 
