@@ -331,9 +331,10 @@ def evaluate(
                 guess.log_prob(people.view, people.actions), people, chance
             )
             figures["accuracy"] = metrics.mean_of_steps(found.hit.float(), found.counts, chance)
-    if hasattr(env, "transition") and env.spec.horizon is not None and not _remembers(player):
-        sides = {"": player, "random ": guess} | ({"demonstrated ": expert_of(env)} if demos is None else {})
-        figures |= {f"{side}regret": strategic.exact(who, env)["regret"] for side, who in sides.items()}
+    if hasattr(env, "transition") and env.spec.horizon and isinstance(player, AgentPolicy) and not _remembers(player):
+        measured: dict[str, Any] = {"": player, "random ": guess}
+        measured |= {"demonstrated ": expert_of(env)} if demos is None else {}
+        figures |= {f"{side}regret": strategic.exact(who, env)["regret"] for side, who in measured.items()}
     fingerprint, notes = demonstrated.fingerprint(), []
     longest, horizon = int(demonstrated.lengths.max()), env.spec.horizon
     if horizon is not None and longest > horizon:
