@@ -30,7 +30,11 @@ def test_a_policy_of_value_gap_zero_is_told_its_whole_regret():
     found = api.regret(clone, env)
     assert (found["value gap"].value, found["regret gap"].value) == (0, 9)
     assert [found[f"gain/agent_{i}"].value for i in range(2)] == [9, 0]
-    assert found["demonstrated regret"].value == 0 and "regret gap" in str(found) and "Exact" in found.note
+    assert found["demonstrated regret"].value == 0 and "Exact" in found.note
+    line = next(line for line in str(found).splitlines() if line.startswith("regret  "))
+    assert line.split() == ["regret", "9", "0"]
+    with pytest.raises(ConfigError, match="Did you mean `regret gap`"):
+        found["regrt gap"]
     assert api.regret(api.expert_of(env), env)["regret gap"].value == 0
 
 

@@ -232,7 +232,7 @@ class Identified:
     unvisited: int
     weakest: float  # root mean square nats of a visited move per unit of the known direction that tells least
     never_made: int  # moves of visited states that were never made: of their rewards only an upper bound is known
-    unknown: Float[Tensor, "feature direction"]  # orthonormal, unnoticed; features as in `Rewards.weights`
+    unknown: Float[Tensor, "feature direction"]  # orthonormal, unnoticed; features as in `Rewards.weights[agent]`
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ class Explained:
     """What an inverse method has found: rewards, how well they explain the recordings, and what they leave open."""
 
     rewards: Float[Tensor, "agent state joint"]
-    likelihood: float  # mean log-likelihood of a joint action, nats
+    likelihood: float  # mean over steps of the sum of the agents' log-chances of what they did, nats
     mismatch: float  # largest difference between demonstrated and soft shares of a state's move of an agent
     identified: tuple[Identified, ...]  # of each agent
     concept: Concept
@@ -308,13 +308,13 @@ def identify(config: Config, game: Game, found: Soft, counts: Float[Tensor, "sta
     q = direct + config.discount * next_state @ values
     change = q - (chance * q).sum(2, keepdim=True)  # derivative of T log pi in the features
     seen = counts.sum(-1) > 0
+    visible = change[seen].flatten(0, 2)
     size, in_means = features.shape[-1], _rank(direct[live].flatten(0, 2))
-    everywhere, known = _rank(change[live].flatten(0, 2)), _rank(change[seen].flatten(0, 2))
-    _, sharpness, directions = torch.linalg.svd(change[seen].flatten(0, 2), full_matrices=True)
-    directions = directions[known:]
-    moves_seen = change[seen].flatten(0, 2).shape[0]
-    unknown = torch.zeros(size // int(live.sum()) * game.states, len(directions), dtype=torch.float64)
-    unknown[live.repeat_interleave(size // int(live.sum()))] = directions.T
+    everywhere, known = _rank(change[live].flatten(0, 2)), _rank(visible)
+    _, sharpness, directions = torch.linalg.svd(visible, full_matrices=True)
+    of_live = live.repeat_interleave(pick.shape[1])
+    unknown = torch.zeros(len(of_live), size - known, dtype=torch.float64)
+    unknown[of_live] = directions[known:].T
     made = games.marginals_of(_shares(counts), choices)[agent][seen, : choices[agent]]
     return Identified(
         features=size,
@@ -322,7 +322,7 @@ def identify(config: Config, game: Game, found: Soft, counts: Float[Tensor, "sta
         others=size - in_means,
         shaping=in_means - everywhere,
         unvisited=everywhere - known,
-        weakest=float(sharpness[known - 1]) / config.temperature / moves_seen**0.5 if known else 0.0,
+        weakest=float(sharpness[known - 1]) / config.temperature / len(visible) ** 0.5 if known else 0.0,
         never_made=int((made == 0).sum()),
         unknown=unknown,
     )
