@@ -5,6 +5,7 @@ demos = record(env, episodes=64)                          # of the env's own scr
 run = train("bc", demos, env, folder="runs/cramped")      # the same call resumes
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from understudy.core import config as settings
-from understudy.core.errors import ConfigError, DemosError, EnvError, nearest
+from understudy.core.errors import ConfigError, DemosError, EnvError, RunError, nearest
 from understudy.core.files import sha256
 from understudy.core.random import generator, split_seed
 from understudy.core.scene import Scene
@@ -136,7 +137,18 @@ def make_env(name: str, **rules: Any) -> Env:
     entry, variant = _entry(name)
     if variant:
         rules = {entry.variant: variant, **rules}
+    for rule, value in rules.items():
+        if _endless(value):
+            raise ConfigError(f"{rule} of {name}: got {value}, and a finite number is meant.")
     return settings.from_dict(_maker(entry), rules, name)
+
+
+def _endless(value: Any) -> bool:
+    """A number, or a text that stands for one, that is infinite or NaN."""
+    try:
+        return not math.isfinite(float(value))
+    except (ValueError, TypeError, OverflowError):
+        return False
 
 
 def rules_of(name: str) -> tuple[str, ...]:
@@ -175,7 +187,9 @@ def expert_of(env: Env) -> Policy:
         if type(env).__module__.startswith(f"understudy.envs.{entry.module}"):
             module, function = entry.expert
             return Scripted(env, getattr(import_module(f"understudy.envs.{module}"), function))
-    raise EnvError(f"{env.spec.title or type(env).__name__} ships no expert. Hand in one: expert(env, view, noise).")
+    raise EnvError(
+        f"{env.spec.title or type(env).__name__} ships no expert: give demos, or hand one in: expert(env, view, noise)."
+    )
 
 
 def record(
@@ -476,7 +490,10 @@ def env_of(folder: Path | str) -> Env:
     Raises:
         EnvError: it cannot be made again from names and plain rules, or would not be the same.
     """
-    told, spec = settings.read(Path(folder) / "run.json"), load_policy(folder).spec
+    path = Path(folder) / "run.json"
+    if not path.exists():
+        raise RunError(f"{folder}: no run is here. Train one, or look for a slip in its name.")
+    told, spec = settings.read(path), load_policy(folder).spec
     known = told.get("env") or {"spec": {"title": spec.title}, "rules": {}}
     name = known["spec"]["title"]
     rules = {rule: value for rule, value in known["rules"].items() if rule in rules_of(name)}

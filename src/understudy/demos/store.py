@@ -235,7 +235,7 @@ def read_index(folder: Path) -> Index:
     return data
 
 
-MEND = "See what is wrong with `check(folder)`; `fix(folder, new_folder)` saves what is sound."
+MEND = "`understudy demos check FOLDER` tells what is wrong; with `--fix NEW` it saves what is sound."
 
 
 def parse_index(text: bytes, path: Path) -> tuple[Index, bool]:
@@ -344,7 +344,8 @@ def save(
     def start(old: Index | None) -> tuple[Index, Iterable[Episode]]:
         if old is not None and not replace:
             raise DemosError(
-                f"{folder}: a set of {len(old.episodes)} episodes is here. Append to it, or say replace=True."
+                f"{folder}: a set of {len(old.episodes)} episodes is here. Choose another folder, append to this one, or "
+                "say replace=True."
             )
         return Index(spec, about or About(), number=old.number if old else 0), episodes
 

@@ -12,6 +12,7 @@ The same call resumes when the folder holds a run. A run killed at any moment an
 that was not: the state, the generator, the metrics file. (On one machine with the same number of threads.)
 """
 
+import math
 import signal
 import sys
 import threading
@@ -55,8 +56,8 @@ class Budget:
     minutes: float | None = None
 
     def __post_init__(self) -> None:
-        if (self.updates is not None and self.updates < 0) or (self.minutes is not None and self.minutes < 0):
-            raise ConfigError(f"updates={self.updates}, minutes={self.minutes}: a budget is not negative.")
+        if not all(limit is None or 0 <= limit < math.inf for limit in (self.updates, self.minutes)):
+            raise ConfigError(f"updates={self.updates}, minutes={self.minutes}: a budget is a number from 0 on.")
 
 
 @dataclass(frozen=True)
