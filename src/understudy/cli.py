@@ -310,24 +310,25 @@ def demos(words: list[str]) -> int:
     from understudy.demos import check
     from understudy.demos.formats import convert
 
-    if (given.target is None) == (given.do == "convert"):
-        raise ConfigError(
-            f"demos convert: say where to write, after {given.source}."
-            if given.do == "convert"
-            else f"demos {given.do}: it writes nothing, so what is {given.target} for? "
-            "`demos check SOURCE --fix NEW` saves what is sound."
-        )
-    if given.source.is_file() and given.do != "convert":
-        raise ConfigError(
-            f"demos {given.do}: {given.source} is a file. `understudy demos convert {given.source} FOLDER` looks through it "
-            "and makes demos of it."
-        )
     if given.fix is not None and given.do != "check":
         raise ConfigError(f"fix: it goes with `demos check`, not with `demos {given.do}`.")
+    if given.do == "convert":
+        if given.target is None:
+            raise ConfigError(f"demos convert: say where to write, after {given.source}.")
+        print(f"{given.target}: {len(convert(given.source, given.target))} episodes")
+        return 0
+    if given.target is not None:
+        raise ConfigError(
+            f"demos {given.do}: it writes nothing, so what is {given.target} for? `demos check SOURCE --fix NEW` saves "
+            "what is sound."
+        )
+    if given.source.is_file():
+        raise ConfigError(
+            f"demos {given.do}: {given.source} is a file. `understudy demos convert {given.source} FOLDER` looks "
+            "through it and makes demos of it."
+        )
     if given.fix is not None:
         print("\n".join(check.fix(given.source, given.fix)))
-    elif given.do == "convert":
-        print(f"{given.target}: {len(convert(given.source, given.target))} episodes")
     elif given.do == "check" and (found := check.check(given.source)):
         print("\n".join(map(str, found)))
         return 1
@@ -414,7 +415,7 @@ def _parse(kind: type[Arguments], words: list[str], name: str, description: str 
 
 
 def _in_one_line(box: str) -> str:
-    """What is wrong, out of the box that tyro draws: up to its first rule, and the flag that it takes for the nearest."""
+    """What is wrong, out of the box that tyro draws: up to its first rule, and the flag that it suggests."""
     rows = [row.strip(" │") for row in box.splitlines() if row.strip() and row[0] not in "╭╰"]
     parts = [" ".join(part) for rule, part in groupby(rows, lambda row: set(row) <= set("─-")) if not rule]
     what, *more = parts if "╭" in box else parts[1:]  # without UTF-8 it draws no frame, and its title is a part
@@ -424,10 +425,11 @@ def _in_one_line(box: str) -> str:
 
 def _unopened(error: OSError) -> str:
     """What the system refused, and what to do."""
+    from understudy.core.errors import printable
     from understudy.core.files import way_out
 
     where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}. {way_out(error)}".strip()
+    return printable(f"{where}{error.strerror or error}. {way_out(error)}".strip())
 
 
 def _value_of(words: list[str], flag: str) -> str | None:
