@@ -272,6 +272,21 @@ def test_runs_are_measured_and_compared_in_the_env_that_is_named(run, recorded, 
     assert code == 2 and "give --env too" in said
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"version": 1}', '{"env": {"spec": {"title": 5}, "rules": {}}}', '{"env": 3}', '{"a": 1, "a": 2}'],
+)
+def test_a_run_json_that_was_changed_is_refused_in_one_line(run, trained, text):
+    (trained[0] / "run.json").write_text(text)
+    for words in (
+        ["evaluate", trained[0], "--env", "navigation", "--rule", "agents=2", "--episodes", 3],
+        ["watch", trained[0]],
+    ):
+        code, said = run(*words)
+        assert (code == 2 and "run.json" in said) or "had other rules" in said
+        assert "Traceback" not in said and len(said.splitlines()) == 1
+
+
 def test_an_episode_is_watched_in_the_terminal_and_filmed(run, trained, tmp_path):
     where = ["--env", "navigation", "--rule", "agents=2"]
     code, said = run("watch", trained[0], *where, "--speed", 1000)

@@ -6,7 +6,8 @@ run = train("bc", demos, env, folder="runs/cramped")      # the same call resume
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import import_module
@@ -436,20 +437,29 @@ def _told(policy: Any) -> dict[str, Any]:
         return {}
     if isinstance(policy, Run) or not (Path(policy) / "run.json").exists():
         return told
-    known = settings.read(Path(policy) / "run.json")
-    about = known["about"]
-    told["demos"] = known["demos"]
-    told["group"] = repr([known[part] for part in ("algorithm", "config", "demos", "env")])
-    told["provenance"] = {
-        "run": str(policy),
-        "algorithm": known["algorithm"],
-        "config": known["config"],
-        "seed of the run": known["seed"],
-        "began": about["began"],
-        "command of the run": " ".join(["understudy", *about["command"][1:]]),
-        "versions": {name: about[name] for name in ("understudy", "torch", "python", "device", "system")},
-    }
+    with _telling(Path(policy) / "run.json") as known:
+        about = known["about"]
+        told["demos"] = known["demos"]
+        told["group"] = repr([known[part] for part in ("algorithm", "config", "demos", "env")])
+        told["provenance"] = {
+            "run": str(policy),
+            "algorithm": known["algorithm"],
+            "config": known["config"],
+            "seed of the run": known["seed"],
+            "began": about["began"],
+            "command of the run": " ".join(["understudy", *about["command"][1:]]),
+            "versions": {name: about[name] for name in ("understudy", "torch", "python", "device", "system")},
+        }
     return told
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[dict[str, Any]]:
+    """What `run.json` says. Raises RunError where the block does not find in it what a run tells."""
+    try:
+        yield settings.read(path)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} was changed or damaged: it does not tell what a run tells ({error!r}).") from None
 
 
 def _median_episode(played: Segment, env: Env) -> Segment | None:
@@ -493,10 +503,12 @@ def env_of(folder: Path | str) -> Env:
     path = Path(folder) / "run.json"
     if not path.exists():
         raise RunError(f"{folder}: no run is here. Train one, or look for a slip in its name.")
-    told, spec = settings.read(path), load_policy(folder).spec
-    known = told.get("env") or {"spec": {"title": spec.title}, "rules": {}}
-    name = known["spec"]["title"]
-    rules = {rule: value for rule, value in known["rules"].items() if rule in rules_of(name)}
+    spec = load_policy(folder).spec
+    with _telling(path) as told:
+        known = told.get("env") or {"spec": {"title": spec.title}, "rules": {}}
+        name = known["spec"]["title"]
+        taken = rules_of(name)
+        rules = {rule: value for rule, value in known["rules"].items() if rule in taken}
     env = make_env(name, **rules)
     known.pop("expert", None)  # whom it asked is no rule of the game
     same = loop.describe(env) == known if told.get("env") else env.spec == spec
