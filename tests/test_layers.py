@@ -101,7 +101,13 @@ def test_imports_follow_the_arrows(path):
         if top == "understudy" and rest:
             assert rest[0] == here or rest[0] in ROOMS[here] or rest[0] == "__version__", f"{here} imports {name}"
             if here == "algorithms" and rest[0] == "algorithms" and len(rest) > 1:
-                allowed = {path.stem, "ppo", "bc", "adversary"}  # what other methods learn by, begin from and share
+                allowed = {
+                    path.stem,
+                    "ppo",
+                    "bc",
+                    "adversary",
+                    "matching",
+                }  # what other methods learn by, begin from and share
                 assert rest[1] in allowed, f"{path.name} imports the algorithm {rest[1]}"
         elif top != "understudy" and here in ("core", "maths"):
             assert top in ALWAYS or top in STANDARD, f"{here} imports {top}"

@@ -75,11 +75,16 @@ class EnvEntry(NamedTuple):
 
 ALGORITHMS = {
     "bc": "understudy.algorithms.bc",
+    "blades": "understudy.algorithms.blades",
     "dagger": "understudy.algorithms.dagger",
+    "gmmil": "understudy.algorithms.gmmil",
+    "iq": "understudy.algorithms.iq",
     "maairl": "understudy.algorithms.maairl",
     "magail": "understudy.algorithms.magail",
+    "malice": "understudy.algorithms.malice",
     "maxent": "understudy.algorithms.maxent",
     "ppo": "understudy.algorithms.ppo",
+    "pwil": "understudy.algorithms.pwil",
 }
 
 _PARTICLES, _TABULAR = ("particles", "expert"), ("tabular", "expert")
@@ -107,6 +112,7 @@ ENVS = {
     "slip_chain": EnvEntry("tabular", "slip_chain", _TABULAR),
     "two_rooms": EnvEntry("tabular", "two_rooms", _TABULAR),
     "crossing": EnvEntry("tabular", "crossing", _TABULAR),
+    "thicket": EnvEntry("tabular", "thicket", _TABULAR),
 }
 
 

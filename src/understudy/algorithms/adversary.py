@@ -5,7 +5,7 @@ it a reward above 0 pays a learner for not finishing, one below 0 for finishing 
 so that what a discriminator would think of it is known from how much of its time each side spends there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -48,8 +48,13 @@ def beginning(
     if start == "fresh":
         return build_policy(net, env.spec, generator)
     if start == "clone":
-        return bc.clone(clone, demos, generator)
+        return bc.clone(replace(clone, net=net), demos, generator)
     return _grown(load_policy(start), start, env)
+
+
+def has_past(policy: AgentPolicy) -> bool:
+    """What it does in a step depends on the steps before."""
+    return replace(bc.Config(), net=policy.config).has_past
 
 
 def _grown(saved: AgentPolicy, start: str, env: Env) -> AgentPolicy:
@@ -113,7 +118,7 @@ def remembered(earlier: Side | None, fresh: Side, updates: int) -> tuple[Side, S
     return pool, tree_map(lambda x: x[-updates * len(fresh.gone) :], pool)
 
 
-def present(steps: Segment) -> Float[Tensor, "step agent"]:
+def present(steps: Segment) -> Float[Tensor, "*step agent"]:
     """How much each agent's step counts: its episode's weight, nothing where it is absent."""
     shape = steps.obs.shape[:-1]
     there = torch.ones(shape) if steps.view.present is None else steps.view.present.to(steps.obs.dtype)
@@ -130,6 +135,20 @@ def refuse_missing_ends(expert_gone: Float[Tensor, ""], demos: Demos, ended: int
             "env plays on after success, record demonstrations under that rule. With absorbing=False ends are left out "
             "of account."
         )
+
+
+@torch.no_grad()
+def alignment(policy: AgentPolicy, side: Side, rows: int = 512) -> dict[str, Tensor]:
+    """Mean log-likelihood of the actions that a discriminator is shown plus the policy's entropy: about 0.
+
+    Far below 0 observations and actions of different steps were put together. Told of policies without a past.
+    """
+    steps = tree_map(lambda x: x[:rows].unsqueeze(1), side.steps)
+    params, _ = policy.params(steps.view, steps.actions)
+    log_prob = policy.head.log_prob(params, steps.actions, steps.view.legal)
+    there = present(steps)
+    gap = (log_prob + policy.entropy(params, steps.view.legal)) * there
+    return {"alignment": gap.sum() / there.sum().clamp(min=1)}
 
 
 @torch.no_grad()

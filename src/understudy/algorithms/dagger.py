@@ -116,9 +116,8 @@ def update(
     """One round: play, ask, learn."""
     share = beta(config, state.round, begins=demos is None or not len(demos))
     envs = min(config.envs, getattr(env, "copies", config.envs))
-    asking = Asking(
-        config, env, state.policy, share, math.inf if config.budget is None else config.budget - state.queries
-    )
+    budget = math.inf if config.budget is None else float(config.budget - state.queries)
+    asking = Asking(config, env, state.policy, share, budget)
     played = play(env, asking, envs, generator, envs)
     told = asking.heard(played)
     state.told = tree_cat([state.told, told])

@@ -69,8 +69,6 @@ class Config:
             raise ConfigError(f"pays: got {self.pays!r}; 'ratio', 'shaped' or 'reward' is meant.")
         if self.learner.discount == 1:
             raise ConfigError("discount: 1 makes staying in the absorbing state worth infinitely much: use less.")
-        if self.replay and replace(self.clone, net=self.learner.net).has_past:
-            raise ConfigError("replay: what a policy with a past would do now in old steps is not known. Use 0.")
 
 
 class Shaped(nn.Module):
@@ -120,9 +118,10 @@ class State:
 
 def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.Generator) -> State:
     """Policies to begin from, a fresh reward and fresh values, fresh envs."""
-    clone = replace(config.clone, net=config.learner.net)
-    policy = adversary.beginning(config.start, clone, config.learner.net, demos, env, generator)
+    policy = adversary.beginning(config.start, config.clone, config.learner.net, demos, env, generator)
     assert demos is not None and env is not None
+    if config.replay and adversary.has_past(policy):
+        raise ConfigError("replay: what a policy with a past would do now in old steps is not known. Use 0.")
     values = Values(env.spec, generator, config.learner.central, config.learner.value_hidden, share=policy.config.share)
     shaped = Shaped(config, env.spec, generator)
     seed = int(torch.randint(2**31, (), generator=generator))
@@ -169,8 +168,9 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
     if config.replay:
         pool = replace(pool, steps=_scored(state.policy, pool.steps))
     of_play, of_ends = ends_logits(state.expert_gone, state.learner_gone)
+    stats = {} if adversary.has_past(state.policy) else adversary.alignment(state.policy, fresh)
     for _ in range(config.judge_steps):
-        stats = discriminate(config, state, demos, pool, of_play, generator)
+        stats |= discriminate(config, state, demos, pool, of_play, generator)
 
     with torch.no_grad():
         paid = {
@@ -209,8 +209,8 @@ def discriminate(
     penalty = torch.zeros_like(loss)
     if config.penalty:
         for judge in (state.shaped.reward, state.shaped.potential):
-            sides = [judge.inputs(side.view, side.actions) for side in (theirs, ours)]
-            penalty = penalty + slope_penalty(slopes(judge.judge, between(*sides, generator)), config.slope)
+            a, b = (judge.inputs(side.view, side.actions) for side in (theirs, ours))
+            penalty = penalty + slope_penalty(slopes(judge.judge, between(a, b, generator)), config.slope)
     ppo.descend(state.judge_optimizer, loss + config.penalty * penalty, config.learner.max_grad_norm)
     return adversary.told(expert, learner, loss, penalty)
 
@@ -223,9 +223,9 @@ def learned_reward(state: State) -> LearnedReward:
 
 def _demonstrated(config: Config, state: State, demos: Demos) -> Segment:
     """A batch of demonstrated steps with how likely the present policy finds what was done."""
-    clone = replace(config.clone, net=config.learner.net)
+    clone = config.clone
     state.position += 1
-    if not clone.has_past:
+    if not adversary.has_past(state.policy):
         return _scored(state.policy, demos.batch(state.position - 1, config.batch, state.seed))
     rows = max(1, config.batch // clone.window)
     part = demos.batch(state.position - 1, rows, state.seed, clone.window)

@@ -13,7 +13,7 @@ are over go on in an absorbing state (Kostrikov et al. 2019, arXiv:1809.02925), 
 sampled; the slope of D is kept in bounds; the policies stand still while the discriminator and the values warm up.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -95,8 +95,7 @@ class State:
 
 def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.Generator) -> State:
     """Policies to begin from, fresh discriminators and values, fresh envs."""
-    clone = replace(config.clone, net=config.learner.net)
-    policy = adversary.beginning(config.start, clone, config.learner.net, demos, env, generator)
+    policy = adversary.beginning(config.start, config.clone, config.learner.net, demos, env, generator)
     assert demos is not None and env is not None
     gone = adversary.demonstrators_gone(demos, env.spec.horizon, config.learner.discount)
     if not config.absorbing:
@@ -140,8 +139,9 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
 
     fresh = adversary.side_of(played, gone, config.batch * config.judge_steps, generator)
     pool, state.replay = adversary.remembered(state.replay, fresh, config.replay)
+    stats = {} if adversary.has_past(state.policy) else adversary.alignment(state.policy, fresh)
     for _ in range(config.judge_steps):
-        stats = discriminate(config, state, demos, pool, generator)
+        stats |= discriminate(config, state, demos, pool, generator)
 
     rewards = rewards_of(config, state.judge, played, state.expert_gone, pool.gone.mean())
     judged = rewards.mean(), rewards.std()

@@ -232,10 +232,10 @@ class Explained:
     def __str__(self) -> str:
         lines = [f"{self.concept}: {self.likelihood:.4f} nats a step; shares of moves are off by {self.mismatch:.1e}"]
         lines += [
-            f"agent {i}: {it.known} of {it.features} numbers are known, the least sure moves a choice by {it.weakest:.1e} "
-            f"nats a unit. Open: {it.others} as only means over the others count, {it.shaping} as constants and shaping "
-            f"change no play, {it.unvisited} of states never visited. Of {it.never_made} moves, never made, rewards are "
-            "known from above alone."
+            f"agent {i}: {it.known} of {it.features} numbers are known (the least sure of them moves a choice by "
+            f"{it.weakest:.1e} nats a unit). Open: {it.others} as only means over the others count, {it.shaping} as "
+            f"constants and shaping change no play, {it.unvisited} of states never visited. Of {it.never_made} moves "
+            "that were never made, rewards are known from above alone."
             for i, it in enumerate(self.identified)
         ]
         return "\n".join(lines)
