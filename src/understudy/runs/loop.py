@@ -29,7 +29,7 @@ from torch import Tensor
 
 from understudy.core import config as settings
 from understudy.core.errors import ConfigError, RunError
-from understudy.core.files import only_one, sha256, to_json, write_atomically
+from understudy.core.files import TEMPORARY, only_one, sha256, to_json, write_atomically
 from understudy.core.random import generator
 from understudy.runs import checkpoint, devices
 from understudy.runs.log import Averages, Lines, Row, Screen, now, read_lines, tensorboard
@@ -231,6 +231,8 @@ class _Folder:
         if path.exists():
             _same_run(path, identity)
         else:
+            for left in self.folder.glob(f".{path.name}.*{TEMPORARY}"):  # of a run that was killed as it began
+                left.unlink()
             write_atomically(path, to_json({"version": VERSION, **identity, "about": about}, indent=1))
         last = checkpoint.latest(self.checkpoints)
         update = 0
