@@ -314,7 +314,8 @@ def evaluate(
     Returns, lengths, and distances between what learners and demonstrators see and do (`evaluation.metrics.compare`);
     a normalised return is 0 for random play and 1 for the demonstrators, and left out where they earn the same.
     `likelihood` (nats) and `accuracy` are of the demonstrators' choices, forced moves left out. They are told of
-    policies that have probabilities, and are fair for episodes held out of training.
+    policies that have probabilities, and are fair for episodes held out of training. In tabular games `regret` is what
+    one agent could gain by leaving the policy (see `regret`).
 
     Args:
         policy: a policy, a run, or the folder of one: then its learning curves and settings are in the report too.
@@ -345,6 +346,10 @@ def evaluate(
                 guess.log_prob(people.view, people.actions), people, chance
             )
             figures["accuracy"] = metrics.mean_of_steps(found.hit.float(), found.counts, chance)
+    if hasattr(env, "transition") and env.spec.horizon and isinstance(player, AgentPolicy) and not _remembers(player):
+        measured: dict[str, Any] = {"": player, "random ": guess}
+        measured |= {"demonstrated ": expert_of(env)} if demos is None else {}
+        figures |= {f"{side}regret": strategic.exact(who, env)["regret"] for side, who in measured.items()}
     fingerprint, notes = demonstrated.fingerprint(), []
     longest, horizon = int(demonstrated.lengths.max()), env.spec.horizon
     if horizon is not None and longest > horizon:
@@ -411,7 +416,7 @@ def regret(
     """
     player: Any = policy.policy if isinstance(policy, Run) else policy
     if exact is None:
-        exact = hasattr(env, "transition") and next(tree_leaves(player.start(1)), None) is None
+        exact = hasattr(env, "transition") and not _remembers(player)
     if exact:
         if expert is None and getattr(env, "play", None) is not None:
             expert = expert_of(env)
@@ -431,6 +436,10 @@ def regret(
     steps = updates * getattr(settled, "envs", 1) * getattr(settled, "segment", 1)
     budget = f"{updates:,} updates of {algorithm} ({steps:,} steps)"
     return strategic.learned(player, env, reply, generator(seed, "regret"), budget, seeds, episodes)
+
+
+def _remembers(policy: Any) -> bool:
+    return next(tree_leaves(policy.start(1)), None) is not None
 
 
 def _told(policy: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from understudy import api, bench_methods
+from understudy import api, bench_methods, bench_regret
 from understudy.cooking import COLUMNS, SCORED, Likeness, likeness, settings
 from understudy.core.errors import ConfigError, nearest
 from understudy.core.random import generator
@@ -122,6 +122,7 @@ BENCHMARKS: Mapping[str, Callable[[Path, int, int, float | None], Report]] = {
     "few": bench_methods.few,
     "kitchen": kitchen,
     "navigation": navigation,
+    "regret": bench_regret.regret,
 }
 
 

@@ -174,7 +174,7 @@ def test_in_the_thicket_the_expert_pays_nobody_and_who_errs_leaves_the_others_pa
         (game.transition[:4, :, 4:].sum(-1) * game.play[:4]).sum(-1), torch.full((4,), 0.1).double()
     )
     errs = (game.moves != right.unsqueeze(1)).sum(-1)  # [state, joint]
-    assert (game.transition[:, :, 4:].sum(-1)[errs > 0] == 1).all()  # off the path, and for good
+    assert (game.transition[:, :, :4].sum(-1)[errs > 0] == 0).all()  # off the path, and for good
     assert (game.transition[4:, :, :4] == 0).all() and (game.reward[:, :4] == 0).all()
     alone = (game.moves[:, 0] != right[:, :1]) & (errs == 1)  # the first agent alone errs: both others are paid
     assert (game.reward[:, 4:][:, alone[4:]] == torch.tensor([[0.0], [1.0], [1.0]]).double()).all()
