@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from understudy import api, bench_methods
+from understudy import api, bench_imitation, bench_methods
 from understudy.cooking import COLUMNS, SCORED, Likeness, likeness, settings
 from understudy.core.errors import ConfigError, nearest
 from understudy.core.random import generator
@@ -117,10 +117,18 @@ def _navigate(seed: int, folder: Path, minutes: float) -> dict[str, Any]:
     }
 
 
+def mairl_table(folder: Path, seeds: int, workers: int, minutes: float | None) -> Report:
+    """MA-GAIL and MA-AIRL from their defaults on the papers' tasks; 20 minutes for each run where nothing is said."""
+    envs = tuple(bench_imitation.ENVS)
+    task = partial(bench_imitation.one_seed, minutes=minutes, envs=envs)
+    return bench_imitation.tables(_side_by_side(task, seeds, workers, folder), envs)
+
+
 BENCHMARKS: Mapping[str, Callable[[Path, int, int, float | None], Report]] = {
     "everywhere": bench_methods.everywhere,
     "few": bench_methods.few,
     "kitchen": kitchen,
+    "mairl-table": mairl_table,
     "navigation": navigation,
 }
 

@@ -134,7 +134,7 @@ def test_two_rooms_that_differ_by_a_prize_are_told_apart():
     for _ in range(60):
         maairl.update(config, state, demos, env, draws)
     rooms = View(torch.eye(2).unsqueeze(1))
-    worth = maairl.learned_reward(state)(rooms, torch.zeros(2, 1, dtype=torch.long)).detach()[:, 0]
+    worth = maairl.learned_reward(SMALL, state)(rooms, torch.zeros(2, 1, dtype=torch.long)).detach()[:, 0]
     params, _ = state.policy.params(View(rooms.obs.unsqueeze(1)), torch.zeros(2, 1, 1, dtype=torch.long))
     to_one = params.softmax(-1)[..., 1].mean().item()
     assert worth[1] - worth[0] > 0.5
@@ -173,7 +173,7 @@ def test_older_steps_are_judged_by_the_present_policy():
 def test_a_reward_is_read_back_bit_for_bit_and_a_damaged_one_is_refused(tmp_path):
     env = Navigation()
     _, state, _ = begun(env, api.record(env, episodes=4))
-    reward = maairl.learned_reward(state)
+    reward = maairl.learned_reward(SMALL, state)
     save_reward(reward, tmp_path)
     played = api.record(env, episodes=2).padded()
     again = load_reward(tmp_path)
@@ -218,7 +218,7 @@ def test_what_an_episode_that_is_over_pays_is_the_zero_of_a_reward():
     _, state, _ = begun(env, api.record(env, episodes=4))
     state.expert_gone, state.learner_gone = torch.tensor(0.8), torch.tensor(0.4)
     played: Segment = api.record(env, episodes=2).padded()
-    reward = maairl.learned_reward(state)
+    reward = maairl.learned_reward(SMALL, state)
     raw = state.shaped.reward(played.view, played.actions)
     torch.testing.assert_close(reward(played.view, played.actions), raw - math.log(2))
 

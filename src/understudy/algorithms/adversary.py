@@ -22,6 +22,7 @@ from understudy.nets.saved import load_policy
 from understudy.rollout import Live
 
 SATURATED = 4.6  # |logit| of a discriminator that is surer than 99 %
+RECENT = 0.2  # weight of a segment's ends beside those of earlier ones: few games end in one
 
 
 @dataclass
@@ -135,6 +136,15 @@ def refuse_missing_ends(expert_gone: Float[Tensor, ""], demos: Demos, ended: int
             "env plays on after success, record demonstrations under that rule. With absorbing=False ends are left out "
             "of account."
         )
+
+
+@torch.no_grad()
+def follow(averaged: AgentPolicy, policy: AgentPolicy, rate: float) -> None:
+    """Move the averaged weights towards the policy's; its normaliser is taken over."""
+    for mean, now in zip(averaged.parameters(), policy.parameters(), strict=True):
+        mean.lerp_(now, rate)
+    for kept, taken in zip(averaged.buffers(), policy.buffers(), strict=True):
+        kept.copy_(taken)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from them: a game that is over goes on in an absorbing state of potential 0 and 
 bounds rather than weights, and log pi of recordings and of older play is always that of the present policy.
 """
 
+import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.algorithms import adversary, bc, ppo
-from understudy.algorithms.adversary import Side
+from understudy.algorithms.adversary import RECENT, Side
 from understudy.core.errors import ConfigError
 from understudy.core.tree import tree_map, tree_take
 from understudy.core.types import Env, Segment
@@ -54,6 +55,7 @@ class Config:
     slope: float = 0.0
     replay: int = 0  # earlier updates whose steps the discriminator still sees
     warmup: int = 20  # updates in which discriminator and values learn while the policies stand still
+    average: float = 0.95  # the policy that comes out is a mean over about 1 / (1 - average) updates; 0: the latest
     start: str = "clone"  # where the policies begin: "clone", "fresh", or the folder of a saved policy
     clone: bc.Config = field(default_factory=bc.Config)  # how it is cloned; its net is the learner's
     learner: ppo.Config = field(default_factory=lambda: ppo.Config(envs=128, segment=32, bonus=0.0))
@@ -67,6 +69,8 @@ class Config:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be a finite number, 0 or more.")
         if self.pays not in ("ratio", "shaped", "reward"):
             raise ConfigError(f"pays: got {self.pays!r}; 'ratio', 'shaped' or 'reward' is meant.")
+        if not 0 <= self.average < 1:
+            raise ConfigError(f"average: got {self.average}, but it must be 0 or more and below 1.")
         if self.learner.discount == 1:
             raise ConfigError("discount: 1 makes staying in the absorbing state worth infinitely much: use less.")
 
@@ -101,6 +105,7 @@ class State:
     """All that changes in training."""
 
     policy: AgentPolicy
+    averaged: AgentPolicy  # what comes out: its weights follow the policy's
     values: Values
     shaped: Shaped
     optimizer: torch.optim.Optimizer
@@ -131,6 +136,7 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
     live = begin(env, policy, config.learner.envs, generator)
     return State(
         policy=policy,
+        averaged=copy.deepcopy(policy),
         values=values,
         shaped=shaped,
         optimizer=ppo.make_optimizer(config.learner, policy, values),
@@ -164,7 +170,7 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
     noted = replace(played, labels={} if config.replay else {"log_prob": log_prob})
     fresh = adversary.side_of(noted, gone, config.batch * config.judge_steps, generator)
     pool, state.replay = adversary.remembered(state.replay, fresh, config.replay)
-    state.learner_gone = pool.gone.mean()
+    state.learner_gone = torch.lerp(state.learner_gone, pool.gone.mean(), RECENT if state.updates else 1.0)
     if config.replay:
         pool = replace(pool, steps=_scored(state.policy, pool.steps))
     of_play, of_ends = ends_logits(state.expert_gone, state.learner_gone)
@@ -184,6 +190,7 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
         memory=memory, frozen=frozen, adapt=config.start == "fresh",
     )  # fmt: skip
     state.updates += 1
+    adversary.follow(state.averaged, state.policy, 1 - config.average)
     return stats | {
         "return": finished.mean(),
         "reward/mean": rewards.mean(),
@@ -191,6 +198,11 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
         "gone/expert": state.expert_gone,
         "gone/learner": gone,
     }
+
+
+def result(state: State) -> AgentPolicy:
+    """The averaged policy: play against a discriminator circles around what it seeks."""
+    return state.averaged
 
 
 def discriminate(
@@ -215,7 +227,7 @@ def discriminate(
     return adversary.told(expert, learner, loss, penalty)
 
 
-def learned_reward(state: State) -> LearnedReward:
+def learned_reward(config: Config, state: State) -> LearnedReward:
     """g, as an object that can be called, saved and trained on; what the absorbing state pays is its zero."""
     _, of_ends = ends_logits(state.expert_gone, state.learner_gone)
     return LearnedReward(state.shaped.reward, level=float(of_ends))

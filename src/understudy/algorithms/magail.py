@@ -13,6 +13,7 @@ are over go on in an absorbing state (Kostrikov et al. 2019, arXiv:1809.02925), 
 sampled; the slope of D is kept in bounds; the policies stand still while the discriminator and the values warm up.
 """
 
+import copy
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.algorithms import adversary, bc, ppo
-from understudy.algorithms.adversary import Side
+from understudy.algorithms.adversary import RECENT, Side
 from understudy.core.errors import ConfigError
 from understudy.core.tree import tree_take
 from understudy.core.types import Env, EnvSpec, Segment
@@ -38,6 +39,7 @@ from understudy.maths.adversarial import (
 )
 from understudy.nets import AgentPolicy, Values
 from understudy.nets.discriminators import Judge, JudgeConfig
+from understudy.nets.rewards import LearnedReward
 from understudy.rollout import Live, begin, collect, episode_returns
 
 
@@ -57,6 +59,7 @@ class Config:
     spectral: bool = False  # every layer's largest singular value stays at most 1
     replay: int = 0  # earlier updates whose steps the discriminator still sees
     warmup: int = 10  # updates in which discriminator and values learn while the policies stand still
+    average: float = 0.95  # the policy that comes out is a mean over about 1 / (1 - average) updates; 0: the latest
     start: str = "clone"  # where the policies begin: "clone", "fresh", or the folder of a saved policy
     clone: bc.Config = field(default_factory=bc.Config)  # how it is cloned; its net is the learner's
     learner: ppo.Config = field(default_factory=lambda: ppo.Config(bonus=0.0))
@@ -70,6 +73,8 @@ class Config:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be a finite number, 0 or more.")
         if self.reward not in REWARDS:
             raise ConfigError(f"reward: got {self.reward!r}; one of {', '.join(REWARDS)} is meant.")
+        if not 0 <= self.average < 1:
+            raise ConfigError(f"average: got {self.average}, but it must be 0 or more and below 1.")
         if self.absorbing and self.learner.discount == 1:
             raise ConfigError("discount: 1 makes staying in the absorbing state worth infinitely much: use less.")
 
@@ -79,6 +84,7 @@ class State:
     """All that changes in training."""
 
     policy: AgentPolicy
+    averaged: AgentPolicy  # what comes out: its weights follow the policy's
     values: Values
     judge: Judge
     optimizer: torch.optim.Optimizer
@@ -87,6 +93,7 @@ class State:
     running: Float[Tensor, "env agent"]  # the env's own return so far of each episode in play
     replay: Side | None  # what the discriminator still remembers
     expert_gone: Float[Tensor, ""]  # share of the demonstrators' time in the absorbing state
+    learner_gone: Float[Tensor, ""]  # the same of the learners, lately
     seed: int  # of the order in which demonstrations are seen
     position: int = 0  # batches of demonstrations seen
     updates: int = 0
@@ -113,6 +120,7 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
     live = begin(env, policy, config.learner.envs, generator)
     return State(
         policy=policy,
+        averaged=copy.deepcopy(policy),
         values=values,
         judge=judge,
         optimizer=ppo.make_optimizer(config.learner, policy, values),
@@ -121,6 +129,7 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
         running=live.view.obs.new_zeros(config.learner.envs, env.spec.agents),
         replay=adversary.nothing_yet(live, env.spec) if config.replay else None,
         expert_gone=gone,
+        learner_gone=gone.clone(),
         seed=seed,
     )
 
@@ -139,11 +148,12 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
 
     fresh = adversary.side_of(played, gone, config.batch * config.judge_steps, generator)
     pool, state.replay = adversary.remembered(state.replay, fresh, config.replay)
+    state.learner_gone = torch.lerp(state.learner_gone, pool.gone.mean(), RECENT if state.updates else 1.0)
     stats = {} if adversary.has_past(state.policy) else adversary.alignment(state.policy, fresh)
     for _ in range(config.judge_steps):
         stats |= discriminate(config, state, demos, pool, generator)
 
-    rewards = rewards_of(config, state.judge, played, state.expert_gone, pool.gone.mean())
+    rewards = rewards_of(config, state.judge, played, state.expert_gone, state.learner_gone)
     judged = rewards.mean(), rewards.std()
     if config.env_reward:
         rewards = rewards + config.env_reward * played.rewards
@@ -152,6 +162,7 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
         memory=memory, frozen=frozen, adapt=config.start == "fresh",
     )  # fmt: skip
     state.updates += 1
+    adversary.follow(state.averaged, state.policy, 1 - config.average)
     return stats | {
         "return": finished.mean(),
         "reward/mean": judged[0],
@@ -159,6 +170,11 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
         "gone/expert": state.expert_gone,
         "gone/learner": gone,
     }
+
+
+def result(state: State) -> AgentPolicy:
+    """The averaged policy: play against a discriminator circles around what it seeks."""
+    return state.averaged
 
 
 def discriminate(
@@ -200,6 +216,17 @@ def rewards_of(
     else:
         rewards = form(logits)
     return rewards @ _two_teams(judge.spec).T if config.zero_sum else rewards
+
+
+def learned_reward(config: Config, state: State) -> LearnedReward:
+    """What the discriminator pays now, as an object that can be called, saved and trained on.
+
+    It is made to tell this learner from the demonstrators: where the two agree it is flat. `maairl` learns one to keep.
+    """
+    if not config.absorbing:
+        return LearnedReward(state.judge, config.reward)
+    of_play, of_ends = ends_logits(state.expert_gone, state.learner_gone)
+    return LearnedReward(state.judge, config.reward, float(of_play), float(REWARDS[config.reward](of_ends)))
 
 
 def _two_teams(spec: EnvSpec) -> Float[Tensor, "agent other"]:
