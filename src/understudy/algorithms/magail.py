@@ -39,6 +39,7 @@ from understudy.maths.adversarial import (
 )
 from understudy.nets import AgentPolicy, Values
 from understudy.nets.discriminators import Judge, JudgeConfig
+from understudy.nets.opponents import Opponents
 from understudy.nets.rewards import LearnedReward
 from understudy.rollout import Live, begin, collect, episode_returns
 
@@ -48,6 +49,7 @@ class Config:
     reward: Literal["softplus", "logD", "logit", "tanh"] = "logit"  # of the discriminator's logit
     absorbing: bool = True  # games that are over go on in an absorbing state
     judge: JudgeConfig = field(default_factory=JudgeConfig)
+    opponents: bool = False  # what the others do is, in the reward, what each agent expects of them (CoDAIL)
     zero_sum: bool = False  # of two teams: each is paid what its own play looks like, less what the other's does
     env_reward: float = 0.0  # weight of the env's own reward beside the discriminator's
     judge_steps: int = 8  # gradient steps of the discriminator in an update
@@ -75,6 +77,10 @@ class Config:
             raise ConfigError(f"reward: got {self.reward!r}; one of {', '.join(REWARDS)} is meant.")
         if not 0 <= self.average < 1:
             raise ConfigError(f"average: got {self.average}, but it must be 0 or more and below 1.")
+        if self.opponents and self.judge.sees != "actions":
+            raise ConfigError(
+                f"opponents: they act before a judge that sees='actions', and this sees {self.judge.sees!r}."
+            )
         if self.absorbing and self.learner.discount == 1:
             raise ConfigError("discount: 1 makes staying in the absorbing state worth infinitely much: use less.")
 
@@ -92,6 +98,8 @@ class State:
     live: Live
     running: Float[Tensor, "env agent"]  # the env's own return so far of each episode in play
     replay: Side | None  # what the discriminator still remembers
+    opponents: Opponents | None  # what each agent expects of the others
+    opponent_optimizer: torch.optim.Optimizer | None
     expert_gone: Float[Tensor, ""]  # share of the demonstrators' time in the absorbing state
     learner_gone: Float[Tensor, ""]  # the same of the learners, lately
     seed: int  # of the order in which demonstrations are seen
@@ -113,10 +121,13 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
         _two_teams(env.spec)
     values = Values(env.spec, generator, config.learner.central, config.learner.value_hidden, share=policy.config.share)
     judge = Judge(config.judge, env.spec, generator)
+    opponents = Opponents(env.spec, generator, share=config.judge.share) if config.opponents else None
     seed = int(torch.randint(2**31, (), generator=generator))
     for position in range(min(demos.batches_per_epoch(4096), 16)):
         part = demos.batch(position, 4096, seed)
         judge.observe(part.view, part.actions)
+        if opponents is not None:
+            opponents.normaliser.observe(part.obs.flatten(0, -2))
     live = begin(env, policy, config.learner.envs, generator)
     return State(
         policy=policy,
@@ -128,6 +139,10 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
         live=live,
         running=live.view.obs.new_zeros(config.learner.envs, env.spec.agents),
         replay=adversary.nothing_yet(live, env.spec) if config.replay else None,
+        opponents=opponents,
+        opponent_optimizer=None
+        if opponents is None
+        else torch.optim.Adam(opponents.parameters(), lr=config.judge_rate),
         expert_gone=gone,
         learner_gone=gone.clone(),
         seed=seed,
@@ -152,8 +167,12 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
     stats = {} if adversary.has_past(state.policy) else adversary.alignment(state.policy, fresh)
     for _ in range(config.judge_steps):
         stats |= discriminate(config, state, demos, pool, generator)
+    imagined = None
+    if state.opponents is not None:
+        stats |= _expect(config, state, fresh, generator)
+        imagined = state.opponents.imagine(played.view, played.actions, generator)
 
-    rewards = rewards_of(config, state.judge, played, state.expert_gone, state.learner_gone)
+    rewards = rewards_of(config, state.judge, played, state.expert_gone, state.learner_gone, imagined)
     judged = rewards.mean(), rewards.std()
     if config.env_reward:
         rewards = rewards + config.env_reward * played.rewards
@@ -205,10 +224,11 @@ def rewards_of(
     played: Segment,
     expert_gone: Float[Tensor, ""],
     learner_gone: Float[Tensor, ""],
+    imagined: Tensor | None = None,
 ) -> Float[Tensor, "env time agent"]:
     """What the discriminator pays for each step. A step that ends the game is paid what follows it too."""
     assert played.terminated is not None
-    form, logits = REWARDS[config.reward], judge(played.view, played.actions)
+    form, logits = REWARDS[config.reward], judge(played.view, played.actions, imagined)
     if config.absorbing:
         of_play, of_ends = ends_logits(expert_gone, learner_gone)
         after = absorbing_payoff(form(of_ends), config.learner.discount)
@@ -216,6 +236,19 @@ def rewards_of(
     else:
         rewards = form(logits)
     return rewards @ _two_teams(judge.spec).T if config.zero_sum else rewards
+
+
+def _expect(config: Config, state: State, fresh: Side, generator: torch.Generator) -> dict[str, Tensor]:
+    """Make what the others just did likelier in every agent's eyes. Source: Liu et al. 2020, arXiv:2001.03415."""
+    assert state.opponents is not None and state.opponent_optimizer is not None
+    for _ in range(config.judge_steps):
+        rows = torch.randint(len(fresh.gone), (config.batch,), generator=generator, device=generator.device)
+        steps = tree_take(fresh.steps, rows)
+        there = adversary.present(steps)
+        pairs = there.unsqueeze(-1) * there.unsqueeze(-2) * (1 - torch.eye(there.shape[-1], device=there.device))
+        loss = -(state.opponents.log_prob(steps.view, steps.actions) * pairs).sum() / pairs.sum().clamp(min=1)
+        ppo.descend(state.opponent_optimizer, loss, config.learner.max_grad_norm)
+    return {"opponents/loss": loss.detach()}
 
 
 def learned_reward(config: Config, state: State) -> LearnedReward:
