@@ -54,7 +54,7 @@ def test_figures_that_were_found_in_as_much_time_are_read_and_the_tables_tell_th
     monkeypatch.setattr(api, "train", no_training)
     found = bench_imitation.one_seed(0, tmp_path, 3.0, ("communication",))
     assert not trained
-    text = bench_imitation.tables([found, found], ("communication",)).text()
+    text = bench_imitation.tables([found, found], ("communication",), "understudy bench").text()
     for shown in ("scripted expert", "magail", "-80", "0.8", "maairl", "-60"):
         assert shown in text
     with pytest.raises(RuntimeError, match="asked to learn"):
