@@ -8,7 +8,18 @@ import pytest
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-@pytest.mark.parametrize("page", ["env.md", "algorithm.md", "algorithms/bc.md", "algorithms/ppo.md", "formats.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "env.md",
+        "algorithm.md",
+        "algorithms/bc.md",
+        "algorithms/magail.md",
+        "algorithms/maairl.md",
+        "algorithms/ppo.md",
+        "formats.md",
+    ],
+)
 def test_the_snippets_of_a_page_run(page, tmp_path, monkeypatch):
     if page == "formats.md":
         for package in ("h5py", "mpe2", "pandas"):

@@ -4,13 +4,18 @@ With a reward g and a potential h, each agent's own, and the policy pi that is b
 
     f(o, a, o') = g(o, a) + discount * h(o') - h(o)          D = exp f / (exp f + pi(a|o))
 
-D is taught to know the demonstrators' steps, and agent i climbs the discounted sum of log D_i - log(1 - D_i) =
-f_i - log pi_i: the reward, shaped, and the policy's entropy. Where learner and demonstrators agree f is log pi, the
-advantage of the demonstrators' play; if g sees the state alone, it is their reward up to a constant.
+D is taught to know the demonstrators' steps. Where learner and demonstrators agree f is log pi, the advantage of the
+demonstrators' play; if g sees the state alone, it is their reward, up to what no behaviour can tell. Agent i climbs the
+discounted sum of what `pays` names:
+
+    level    f_i + entropy of pi_i: log D - log(1 - D) on average over the agent's actions
+    ratio    f_i - log pi_i = log D_i - log(1 - D_i), the theory's: each unlikely action is paid for being unlikely
+    shaped   f_i, reward  g_i alone, the release's: entropy is not paid, so that steps are, and finishing is cheaper
 
 Source: Yu et al. 2019, arXiv:1907.13220; Fu et al. 2018, arXiv:1710.11248, equations of section 5 and 6. Where we part
-from them: a game that is over goes on in an absorbing state of potential 0 and pay 0 (`magail`), slopes are kept in
-bounds rather than weights, and log pi of recordings and of older play is always that of the present policy.
+from them: a game that is over goes on in an absorbing state of potential 0 (`magail`); g is kept flat and h free, so
+that what a potential can explain is not taken for a reward; a share of play at random stands beside the learners', so
+that the reward knows more than good play; log pi of recordings and of older play is that of the present policy.
 """
 
 import copy
@@ -22,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.algorithms import adversary, bc, ppo
-from understudy.algorithms.adversary import RECENT, Side
+from understudy.algorithms.adversary import RECENT, Side, learner_defaults
 from understudy.core.errors import ConfigError
 from understudy.core.tree import tree_cat, tree_map, tree_take
 from understudy.core.types import Env, Segment
@@ -55,11 +60,11 @@ class Config:
     slope: float = 2.0  # change of h for a step of one standard deviation that is still free
     contrast: float = 0.25  # share of play at random among what g and h learn to tell from the demonstrators'
     replay: int = 0  # earlier updates whose steps the discriminator still sees
-    warmup: int = 20  # updates in which discriminator and values learn while the policies stand still
+    warmup: int = 10  # updates in which discriminator and values learn while the policies stand still
     average: float = 0.95  # the policy that comes out is a mean over about 1 / (1 - average) updates; 0: the latest
     start: str = "clone"  # where the policies begin: "clone", "fresh", or the folder of a saved policy
     clone: bc.Config = field(default_factory=bc.Config)  # how it is cloned; its net is the learner's
-    learner: ppo.Config = field(default_factory=lambda: ppo.Config(envs=128, segment=32, bonus=0.0))
+    learner: ppo.Config = field(default_factory=learner_defaults)
 
     def __post_init__(self) -> None:
         for name in ("judge_steps", "batch"):
@@ -187,12 +192,7 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
         stats |= discriminate(config, state, demos, pool, of_play, generator)
 
     with torch.no_grad():
-        paid = {
-            "level": lambda: state.shaped(played) + state.policy.entropy(params, played.view.legal),
-            "ratio": lambda: airl_logits(state.shaped(played), log_prob),
-            "shaped": lambda: state.shaped(played),
-            "reward": lambda: state.shaped.reward(played.view, played.actions),
-        }[config.pays]()
+        paid = pay_of(config, state, played, state.shaped(played), params)
         rewards = paid + played.terminated.unsqueeze(-1) * absorbing_payoff(of_ends, learner.discount)
     stats |= ppo.improve(
         learner, state.policy, state.values, state.optimizer, played, rewards, generator,
@@ -235,6 +235,18 @@ def discriminate(
             penalty = penalty + slope_penalty(slopes(judge.judge, between(a, b, generator)), free)
     ppo.descend(state.judge_optimizer, loss + config.penalty * penalty, config.learner.max_grad_norm)
     return adversary.told(expert, learner, loss, penalty)
+
+
+@torch.no_grad()
+def pay_of(
+    config: Config, state: State, played: Segment, f: Float[Tensor, "env time agent"], params: Tensor
+) -> Float[Tensor, "env time agent"]:
+    """What the learners get for steps that were played. `params`: of the policies' heads there."""
+    if config.pays == "level":
+        return f + state.policy.entropy(params, played.view.legal)
+    if config.pays == "ratio":
+        return airl_logits(f, state.policy.head.log_prob(params, played.actions, played.view.legal))
+    return f if config.pays == "shaped" else state.shaped.reward(played.view, played.actions)
 
 
 def learned_reward(config: Config, state: State) -> LearnedReward:

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.algorithms import adversary, bc, ppo
-from understudy.algorithms.adversary import RECENT, Side
+from understudy.algorithms.adversary import RECENT, Side, learner_defaults
 from understudy.core.errors import ConfigError
 from understudy.core.tree import tree_take
 from understudy.core.types import Env, EnvSpec, Segment
@@ -53,8 +53,8 @@ class Config:
     zero_sum: bool = False  # of two teams: each is paid what its own play looks like, less what the other's does
     env_reward: float = 0.0  # weight of the env's own reward beside the discriminator's
     judge_steps: int = 8  # gradient steps of the discriminator in an update
-    batch: int = 1024  # steps of each side in one of them
-    judge_rate: float = 3e-4
+    batch: int = 512  # steps of each side in one of them
+    judge_rate: float = 1e-3
     l2: float = 0.0  # weight decay of the discriminator
     penalty: float = 1.0  # weight of the penalty of slopes above `slope`
     slope: float = 0.0  # change of the logit for a step of one standard deviation that is still free
@@ -64,7 +64,7 @@ class Config:
     average: float = 0.95  # the policy that comes out is a mean over about 1 / (1 - average) updates; 0: the latest
     start: str = "clone"  # where the policies begin: "clone", "fresh", or the folder of a saved policy
     clone: bc.Config = field(default_factory=bc.Config)  # how it is cloned; its net is the learner's
-    learner: ppo.Config = field(default_factory=lambda: ppo.Config(bonus=0.0))
+    learner: ppo.Config = field(default_factory=learner_defaults)
 
     def __post_init__(self) -> None:
         for name in ("judge_steps", "batch"):
