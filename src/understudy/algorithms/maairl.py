@@ -38,6 +38,7 @@ from understudy.maths.adversarial import (
     between,
     discriminator_loss,
     ends_logits,
+    gone_together,
     slope_penalty,
     slopes,
 )
@@ -182,7 +183,7 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
     noted = replace(played, labels={} if config.replay else {"log_prob": log_prob})
     fresh = adversary.side_of(noted, gone, config.batch * config.judge_steps, generator)
     pool, state.replay = adversary.remembered(state.replay, fresh, config.replay)
-    over = torch.lerp(pool.gone.mean(), state.random.gone.mean(), config.contrast)
+    over = gone_together(pool.gone.mean(), state.random.gone.mean(), config.contrast)
     state.learner_gone = torch.lerp(state.learner_gone, over, RECENT if state.updates else 1.0)
     if config.replay:
         pool = replace(pool, steps=_scored(state.policy, pool.steps))
