@@ -36,6 +36,7 @@ ROOMS = {  # room -> rooms it may import, besides itself
         "api",
         "bench_methods",
     },
+    "trust": {"core", "demos", "rollout", "algorithms", "evaluation"},
     "bench_methods": {"core", "evaluation", "api", "comparing"},
     "cooking": {"core", "maths", "envs", "demos", "nets", "rollout", "algorithms", "evaluation", "recordings"},
     "quickstart": {"core", "envs", "demos", "evaluation", "rollout", "recordings", "cooking", "api"},
@@ -54,6 +55,7 @@ ROOMS = {  # room -> rooms it may import, besides itself
         "bench",
         "comparing",
         "quickstart",
+        "trust",
     },
     "__main__": {"cli"},
     "__init__": {

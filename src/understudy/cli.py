@@ -284,7 +284,7 @@ def demos(words: list[str]) -> int:
     class Demos:
         """Look at recordings, check them, save what is sound in them, or bring them from and to other formats."""
 
-        do: Literal["show", "check", "fix", "convert"]
+        do: Literal["show", "check", "unlike", "fix", "convert"]
         source: Path  # a folder of recordings, or a file: .csv .parquet .npz .hdf5
         target: tyro.conf.Positional[Path | None] = None  # where fix and convert write; without suffix: a folder
 
@@ -293,9 +293,12 @@ def demos(words: list[str]) -> int:
     from understudy.demos import check
     from understudy.demos.formats import convert
 
-    if given.do in ("show", "check"):
+    if given.do in ("show", "check", "unlike"):
         if given.target is not None:
             raise ConfigError(f"demos {given.do}: it writes nothing, so what is {given.target} for?")
+        if given.do == "unlike":
+            print(_unlike(given.source))
+            return 0
         found = check.check(given.source) if given.do == "check" else []
         print("\n".join(map(str, found)) if found else check.show(given.source))
         return 1 if found else 0
@@ -306,6 +309,16 @@ def demos(words: list[str]) -> int:
     else:
         print(f"{given.target}: {len(convert(given.source, given.target))} episodes")
     return 0
+
+
+def _unlike(source: Path) -> str:
+    """Who in a recording did what others would not have."""
+    from understudy.demos.formats import read
+    from understudy.evaluation.measured import aligned
+    from understudy.trust import trust
+
+    table = trust(read(source)).table()
+    return aligned([list(table.columns), *([str(cell) for cell in row] for row in table.rows)])
 
 
 def quickstart(words: list[str]) -> None:

@@ -39,7 +39,7 @@ class Config:
     warmup: int = 5  # updates in which the values learn while the policies stand still
     start: str = "clone"  # where the policies begin: "clone", "fresh", or the folder of a saved policy
     clone: bc.Config = field(default_factory=bc.Config)  # how it is cloned; its net is the learner's
-    learner: ppo.Config = field(default_factory=lambda: ppo.Config(bonus=0.0))
+    learner: ppo.Config = field(default_factory=lambda: ppo.Config(envs=64, bonus=0.0, net=bc.Config().net))
 
     def __post_init__(self) -> None:
         matching.check(self.points, self.warmup, self.learner)
@@ -111,4 +111,6 @@ def rewards_of(
     absorbed = config.alpha * (points.gone * horizon / remain).clamp(max=1)
     after = played.terminated * absorbing_payoff(absorbed, config.learner.discount)
     reward = reward.expand(*reward.shape[:2], env.spec.agents) + after.unsqueeze(-1)
-    return reward, {"cost": horizon * cost.clamp(max=1e6).mean(), "gone/expert": points.gone}
+    placed = cost.isfinite()
+    told = {"cost": horizon * cost[placed].mean(), "placed": placed.float().mean(), "gone/expert": points.gone}
+    return reward, told
