@@ -5,13 +5,12 @@ With steps as points x = (o, a) and a kernel k, the reward is the witness functi
     r(x) = E_expert[ k(x, x') ] - E_learner[ k(x, x') ],      E_expert[ r ] - E_learner[ r ] = MMD^2,
 
 so climbing it, by ppo, brings the learner's steps to the demonstrators', and there is nothing to be taught beside the
-policy. k is the mean of two Gaussians whose widths are shares of median distances. `match` says what is a point: each agent's
+policy. k is the mean of two Gaussians whose widths are medians of distances. `match` says what is a point: each agent's
 own step ("own"), or everybody's together ("joint", the product of all agents' Gaussians).
 
 Source: Kim and Park 2018 (AAAI), Imitation learning via kernel mean embedding; Gretton et al. 2012, JMLR 13. Where we
 part from it: ppo for trust regions, points in units of the demonstrators' deviations, a clone to begin with, and
-episodes that are over go on in an absorbing state, which is as like itself as demonstrators' steps are each other, and
-unlike all else. Kernels as wide as the medians hardly know a clone's steps from a demonstrator's; `width` narrows them.
+episodes that are over go on in an absorbing state, which is like itself and unlike all else.
 """
 
 import math
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from understudy.algorithms import adversary, bc, matching, ppo
 from understudy.algorithms.matching import Learner, Match, Points
+from understudy.core.errors import ConfigError
 from understudy.core.types import Env, Segment
 from understudy.demos.demos import Demos
 from understudy.maths.adversarial import absorbing_payoff
@@ -36,7 +36,7 @@ MEDIANS_OF = 1000  # points of each side that the widths are taken from
 class Config:
     match: Match = "own"  # points are each agent's own steps, or the steps of all together
     points: int = 1000  # steps of each side that a step is compared with, at most
-    width: float = 0.1  # of the kernels: their squares, in medians of the squared distance
+    width: float = 1.0  # of the kernels: their squares, in medians of the squared distance
     warmup: int = 5  # updates in which the values learn while the policies stand still
     start: str = "clone"  # where the policies begin: "clone", "fresh", or the folder of a saved policy
     clone: bc.Config = field(default_factory=bc.Config)  # how it is cloned; its net is the learner's
@@ -54,8 +54,7 @@ class State:
 
     learner: Learner
     points: Points  # the demonstrators': drawn once
-    squares: Float[Tensor, "who 2"]  # of the kernels' widths: known after the first segment, as what follows
-    alike: Float[Tensor, "who"]  # how like each other demonstrators' steps are, and the absorbing state is itself
+    squares: Float[Tensor, "who 2"]  # of the kernels' widths: known after the first segment
 
 
 def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.Generator) -> State:
@@ -63,8 +62,7 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
     learner = matching.learner_of(config.start, config.clone, config.learner, demos, env, generator)
     assert demos is not None and env is not None
     points = matching.points_of(config.match, demos, env.spec, config.points, config.learner.discount, generator)
-    who = points.at.shape[1]
-    return State(learner, points, torch.ones(who, 2), torch.ones(who))
+    return State(learner, points, torch.ones(points.at.shape[1], 2))
 
 
 def update(config: Config, state: State, demos: Demos, env: Env, generator: torch.Generator) -> dict[str, Tensor]:
@@ -89,7 +87,7 @@ def rewards_of(
     """The witness function at each step. A step that ends the game is paid what follows it too.
 
     `gone`: the learner's share of its time after its games were over. In the absorbing state the witness function is
-    the demonstrators' share less that, times `alike`; the other shares weigh what is played.
+    the demonstrators' share less that; the other shares weigh what is played.
     """
     expert = state.points
     x, there = matching.flat(config.match, env.spec, expert, played)
@@ -97,8 +95,6 @@ def rewards_of(
     ours, weight = x[rows], there[rows] / there[rows].sum(dim=0).clamp(min=1e-12)
     if not state.learner.updates:
         state.squares = config.width * median_squares(expert.at[:MEDIANS_OF], ours[:MEDIANS_OF])
-        to_others = closeness(expert.at, expert.at, expert.weight, state.squares) - expert.weight
-        state.alike = (expert.weight * to_others).sum(dim=0) / (1 - expert.weight.square().sum(dim=0)).clamp(min=1e-6)
 
     def compare(points: Tensor) -> tuple[Tensor, Tensor]:
         return closeness(points, expert.at, expert.weight, state.squares), closeness(
@@ -108,15 +104,15 @@ def rewards_of(
     to_expert, to_ours = compare(x)
     to_ours[rows] = (to_ours[rows] - weight) / (1 - weight).clamp(min=1e-6)  # a step is not compared with itself
     reward = (1 - expert.gone) * to_expert - (1 - gone) * to_ours
-    absorbed = state.alike * (expert.gone - gone)
+    absorbed = expert.gone - gone
 
     theirs, mine = compare(expert.at)
     at_expert = (expert.weight * ((1 - expert.gone) * theirs - (1 - gone) * mine)).sum(dim=0)
     at_ours = (weight * reward[rows]).sum(dim=0)
-    mmd2 = (1 - expert.gone) * at_expert - (1 - gone) * at_ours + absorbed * (expert.gone - gone)
+    mmd2 = (1 - expert.gone) * at_expert - (1 - gone) * at_ours + absorbed.square()
 
     assert played.terminated is not None
     reward = reward.unflatten(0, played.terminated.shape).expand(*played.terminated.shape, env.spec.agents)
-    after = absorbing_payoff(absorbed, config.learner.discount).expand(env.spec.agents)
+    after = absorbing_payoff(absorbed, config.learner.discount)
     reward = reward + played.terminated.unsqueeze(-1) * after
     return reward, {"mmd2": mmd2.mean(), "gone/expert": expert.gone, "gone/learner": gone}

@@ -107,10 +107,11 @@ def rewards_of(
         costs.append(cost.unflatten(0, (envs, who)))
     cost = torch.stack(costs, dim=1)
     reward = config.alpha * torch.exp(-config.beta * horizon / points.moving.sqrt() * cost)
-    remain = (horizon - 1 - ages(played.starts, age)).clamp(min=1)
-    absorbed = config.alpha * (points.gone * horizon / remain).clamp(max=1)
-    after = played.terminated * absorbing_payoff(absorbed, config.learner.discount)
-    reward = reward.expand(*reward.shape[:2], env.spec.agents) + after.unsqueeze(-1)
+    remain = (horizon - 1 - ages(played.starts, age)).unsqueeze(-1)
+    absorbed = config.alpha * (points.gone * horizon / remain.clamp(min=1)).clamp(max=1)
+    absorbed = torch.where(remain > 0, absorbed, reward)  # who ends with the last step goes on as he was
+    reward = reward + played.terminated.unsqueeze(-1) * absorbing_payoff(absorbed, config.learner.discount)
+    reward = reward.expand(*reward.shape[:2], env.spec.agents)
     placed = cost.isfinite()
     told = {"cost": horizon * cost[placed].mean(), "placed": placed.float().mean(), "gone/expert": points.gone}
     return reward, told
