@@ -40,6 +40,7 @@ ROOMS = {  # room -> rooms it may import, besides itself
     },
     "bench_regret": {"core", "maths", "evaluation", "api"},
     "bench_imitation": {"core", "maths", "nets", "rollout", "evaluation", "api"},
+    "trust": {"core", "demos", "rollout", "algorithms", "evaluation"},
     "bench_methods": {"core", "evaluation", "api", "comparing"},
     "cooking": {"core", "maths", "envs", "demos", "nets", "rollout", "algorithms", "evaluation", "recordings"},
     "quickstart": {"core", "envs", "demos", "evaluation", "rollout", "recordings", "cooking", "api"},
@@ -58,6 +59,7 @@ ROOMS = {  # room -> rooms it may import, besides itself
         "bench",
         "comparing",
         "quickstart",
+        "trust",
     },
     "__main__": {"cli"},
     "__init__": {

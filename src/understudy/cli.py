@@ -300,7 +300,7 @@ def demos(words: list[str]) -> int:
     class Demos:
         """Look at recordings, check them, save what is sound in them, or bring them from and to other formats."""
 
-        do: Literal["show", "check", "convert"]
+        do: Literal["show", "check", "unlike", "convert"]
         source: Path  # a folder of recordings; for convert a file too: .csv .parquet .npz .hdf5
         target: tyro.conf.Positional[Path | None] = None  # where convert writes; without suffix: a folder
         fix: Path | None = None  # where check saves what is sound: a new folder
@@ -327,7 +327,9 @@ def demos(words: list[str]) -> int:
             f"demos {given.do}: {given.source} is a file. `understudy demos convert {given.source} FOLDER` looks "
             "through it and makes demos of it."
         )
-    if given.fix is not None:
+    if given.do == "unlike":
+        print(_unlike(given.source))
+    elif given.fix is not None:
         print("\n".join(check.fix(given.source, given.fix)))
     elif given.do == "check" and (found := check.check(given.source)):
         print("\n".join(map(str, found)))
@@ -335,6 +337,16 @@ def demos(words: list[str]) -> int:
     else:
         print(check.show(given.source))
     return 0
+
+
+def _unlike(source: Path) -> str:
+    """Who in a recording did what others would not have."""
+    from understudy.demos.formats import read
+    from understudy.evaluation.measured import aligned
+    from understudy.trust import trust
+
+    table = trust(read(source)).table()
+    return aligned([list(table.columns), *([str(cell) for cell in row] for row in table.rows)])
 
 
 def quickstart(words: list[str]) -> None:

@@ -266,7 +266,7 @@ def _descend(config: Config, state: State, demos: Demos | None, generator: torch
     window = clone.window if clone.has_past else 1
     size = max(1, clone.batch // window)
     heard = float(state.told.told.sum())
-    recorded = 0.0 if demos is None else float(demos.steps * demos.spec.agents)
+    recorded = 0.0 if demos is None else float((demos.lengths * demos.weights).sum()) * demos.spec.agents
     loss = torch.zeros(())
     if heard:
         part, told = _drawn(state.told, size, window, generator)
