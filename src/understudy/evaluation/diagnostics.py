@@ -48,15 +48,15 @@ def _discriminator_blind(rows: Sequence[Row]) -> str | None:
         return None
     if _lately(loss) > 0.9:
         return (
-            f"The discriminator's loss is {_lately(loss):.2f}, and guessing has 0.69: it does worse than guessing. Lower "
-            "`penalty`, raise `slope` (of maairl) or `judge_rate`, or warm up for longer (`warmup`)."
+            f"The discriminator's loss is {_lately(loss):.2f}, and guessing has 0.69: it does worse than guessing. "
+            "Lower `penalty`, raise `slope` (of maairl) or `judge_rate`, or warm up for longer (`warmup`)."
         )
     right = (_lately(expert) + _lately(learner)) / 2
     if right > 0.51 or _lately(loss) < 0.68:
         return None
     return (
-        f"The discriminator is right about {right:.0%} of the steps: it sees no difference. If the play is not yet good, "
-        "lower `penalty`, raise `judge_steps`, or let it see more (`judge.sees`)."
+        f"The discriminator is right about {right:.0%} of the steps: it sees no difference. If the play is not yet "
+        "good, lower `penalty`, raise `judge_steps`, or let it see more (`judge.sees`)."
     )
 
 
