@@ -14,9 +14,12 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
         "env.md",
         "algorithm.md",
         "algorithms/bc.md",
-        "algorithms/magail.md",
+        "algorithms/blades.md",
         "algorithms/maairl.md",
+        "algorithms/magail.md",
+        "algorithms/maxent.md",
         "algorithms/ppo.md",
+        "regret.md",
         "formats.md",
     ],
 )

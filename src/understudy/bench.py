@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from understudy import api, bench_imitation, bench_methods
+from understudy import api, bench_imitation, bench_methods, bench_regret
 from understudy.cooking import COLUMNS, SCORED, Likeness, likeness, settings
 from understudy.core.errors import ConfigError, nearest
 from understudy.core.random import generator
@@ -131,6 +131,7 @@ BENCHMARKS: Mapping[str, Callable[[Path, int, int, float | None], Report]] = {
     "mairl-fixed": partial(mairl, name="mairl-fixed", envs=bench_imitation.FIXED),
     "mairl-table": partial(mairl, name="mairl-table", envs=bench_imitation.PUBLISHED),
     "navigation": navigation,
+    "regret": bench_regret.regret,
 }
 
 

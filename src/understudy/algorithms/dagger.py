@@ -116,9 +116,8 @@ def update(
     """One round: play, ask, learn."""
     share = beta(config, state.round, begins=demos is None or not len(demos))
     envs = min(config.envs, getattr(env, "copies", config.envs))
-    asking = Asking(
-        config, env, state.policy, share, math.inf if config.budget is None else config.budget - state.queries
-    )
+    budget = math.inf if config.budget is None else float(config.budget - state.queries)
+    asking = Asking(config, env, state.policy, share, budget)
     played = play(env, asking, envs, generator, envs)
     told = asking.heard(played)
     state.told = tree_cat([state.told, told])
@@ -267,7 +266,7 @@ def _descend(config: Config, state: State, demos: Demos | None, generator: torch
     window = clone.window if clone.has_past else 1
     size = max(1, clone.batch // window)
     heard = float(state.told.told.sum())
-    recorded = 0.0 if demos is None else float(demos.steps * demos.spec.agents)
+    recorded = 0.0 if demos is None else float((demos.lengths * demos.weights).sum()) * demos.spec.agents
     loss = torch.zeros(())
     if heard:
         part, told = _drawn(state.told, size, window, generator)

@@ -241,6 +241,7 @@ class Env(Protocol):
         present(state) -> Bool[env agent]           who is in the game
         whole(state) -> Float[env feature]          full state, `spec.whole` wide
         draw(whole: Float[feature]) -> Scene        shapes for pictures of one moment, played or recorded
+        symmetries() -> core.symmetry.Groups        worlds in which the same is a right thing to do
         restart(state, ended: Bool[env], noise) -> State    instead of `reset`, for simulators that keep state inside
     """
 

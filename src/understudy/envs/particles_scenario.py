@@ -11,10 +11,12 @@ from torch import Tensor
 
 from understudy.core.errors import ConfigError, expect_shape
 from understudy.core.scene import Scene
+from understudy.core.symmetry import Groups
 from understudy.core.types import ActionSpec, Continuous, Discrete, EnvSpec
 from understudy.envs import particles_draw
 from understudy.envs import particles_physics as physics
 from understudy.envs.particles_physics import DT, State, World, constant, envs, rows
+from understudy.envs.particles_symmetry import symmetries
 
 
 class Scenario:
@@ -118,6 +120,14 @@ class Scenario:
             message=envs(message.reshape(agents, world.words, len(whole))),
             goal=torch.stack(goal, dim=1) if goal else whole.new_zeros(len(whole), 0).long(),
         )
+
+    @cached_property
+    def _symmetries(self) -> Groups:
+        return symmetries(self)
+
+    def symmetries(self) -> Groups:
+        """Turns by 90 degrees, a mirror, and exchanges of agents and of landmarks that are alike."""
+        return self._symmetries
 
     def draw(self, whole: Float[Tensor, "feature"]) -> Scene:
         """A picture of the moment that `whole(state)` describes."""

@@ -35,9 +35,7 @@ class Opponents(nn.Module):
         return self.head.log_prob(params, done).where(others, 0.0)
 
     @torch.no_grad()
-    def imagine(
-        self, view: View, actions: Shaped[Tensor, "..."], generator: torch.Generator
-    ) -> Shaped[Tensor, "..."]:
+    def imagine(self, view: View, actions: Shaped[Tensor, "..."], generator: torch.Generator) -> Shaped[Tensor, "..."]:
         """Joint actions as each agent imagines them: its own as it is, the others' drawn."""
         params = self.params(view)
         noise = torch.rand(*params.shape[:-1], self.head.noise, generator=generator, device=params.device)
