@@ -46,7 +46,12 @@ class EnvEntry(NamedTuple):
     variant: str = ""  # the setting that may follow the name: kitchen:cramped_room
 
 
-ALGORITHMS = {"bc": "understudy.algorithms.bc", "iq": "understudy.algorithms.iq", "ppo": "understudy.algorithms.ppo"}
+ALGORITHMS = {
+    "bc": "understudy.algorithms.bc",
+    "iq": "understudy.algorithms.iq",
+    "ppo": "understudy.algorithms.ppo",
+    "sqil": "understudy.algorithms.sqil",
+}
 
 _PARTICLES, _TABULAR = ("particles", "expert"), ("tabular", "expert")
 ENVS = {

@@ -9,8 +9,9 @@ from understudy.runs.loop import Habits
 
 SMALL = {  # settings that make each algorithm quick
     "bc": {"batch": 32, "steps": 2, "net": {"hidden": 8}},
-    "iq": {"batch": 32, "steps": 2, "net": {"hidden": 8}},
+    "iq": {"sampling": "online", "batch": 32, "steps": 2, "envs": 4, "segment": 5, "replay": 50, "net": {"hidden": 8}},
     "ppo": {"envs": 4, "segment": 5, "minibatches": 2, "net": {"hidden": 8}, "value_hidden": 8},
+    "sqil": {"batch": 32, "steps": 2, "envs": 4, "segment": 5, "replay": 50, "net": {"hidden": 8}},
 }
 QUIET = Habits(show=False, log_every=2, save_every=2, threads=1)
 
