@@ -8,7 +8,21 @@ import pytest
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-@pytest.mark.parametrize("page", ["env.md", "algorithm.md", "algorithms/bc.md", "algorithms/ppo.md", "formats.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "env.md",
+        "algorithm.md",
+        "algorithms/bc.md",
+        "algorithms/blades.md",
+        "algorithms/maairl.md",
+        "algorithms/magail.md",
+        "algorithms/maxent.md",
+        "algorithms/ppo.md",
+        "regret.md",
+        "formats.md",
+    ],
+)
 def test_the_snippets_of_a_page_run(page, tmp_path, monkeypatch):
     if page == "formats.md":
         for package in ("h5py", "mpe2", "pandas"):

@@ -4,12 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from understudy.api import Habits, Run, evaluate, load_policy, make_env, record, train, video
+    from understudy.api import Habits, Run, evaluate, load_policy, make_env, record, regret, train, video
     from understudy.comparing import Plan, compare
 
-_API = ["Habits", "Run", "evaluate", "load_policy", "make_env", "record", "train", "video"]
+_API = ["Habits", "Run", "evaluate", "load_policy", "make_env", "record", "regret", "train", "video"]
 _COMPARING = ["Plan", "compare"]
-__all__ = ["Habits", "Plan", "Run", "compare", "evaluate", "load_policy", "make_env", "record", "train", "video"]
+__all__ = [
+    "Habits", "Plan", "Run", "compare", "evaluate", "load_policy", "make_env", "record", "regret", "train", "video",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from understudy.comparing import Plan, compare
 from understudy.evaluation.compared import ENOUGH, Comparison, cells, over_seeds, recommendation
 from understudy.evaluation.report import Cell, Report, Section, Table
 
-METHODS = ("bc", "dagger", "magail", "maairl")
+METHODS = ("bc", "dagger", "magail", "maairl", "iq", "gmmil", "pwil")
 FEW = ("spread", "tag", "speaker_listener")
 KITCHENS = tuple(f"kitchen:{layout}" for layout in ("cramped_room", "asymmetric_advantages", "coordination_ring"))
 MINUTES = 3.0  # of each run that never stops by itself
@@ -34,8 +34,8 @@ def everywhere(folder: Path, seeds: int, workers: int, minutes: float | None) ->
         scores = [row[column] for row in rows if not isinstance(row[column], str)]
         enough.append(f"{sum(score.value >= ENOUGH for score in scores)} of {len(scores)}")  # type: ignore[union-attr]
     caption = (
-        f"Score from 50 demonstrations, {seeds} seeds: 0 is random play, 1 the demonstrators; mean over seeds ± half of "
-        "its 95 % interval. No scale: demonstrators earn what random play earns."
+        f"Score from 50 demonstrations, {seeds} seeds: 0 is random play, 1 the demonstrators; mean over seeds ± half "
+        "of its 95 % interval. No scale: demonstrators earn what random play earns."
     )
     return _report("Every method everywhere", "everywhere", Table(["env", *METHODS], [*rows, enough], caption), found)
 

@@ -7,49 +7,33 @@ from understudy import api
 from understudy.runs import checkpoint
 from understudy.runs.loop import Habits
 
+LEARNER = {"envs": 4, "segment": 5, "minibatches": 2, "net": {"hidden": 8}, "value_hidden": 8}
+BEGINNING = {"learner": LEARNER, "clone": {"batch": 32, "limit": 4}, "warmup": 1}
 SMALL = {  # settings that make each algorithm quick
     "bc": {"batch": 32, "steps": 2, "net": {"hidden": 8}},
+    "blades": {"asked": 4, "steps": 2},
     "dagger": {"clone": {"batch": 32, "steps": 2, "limit": 4, "net": {"hidden": 8}}, "envs": 2, "steps": 2},
-    "ppo": {"envs": 4, "segment": 5, "minibatches": 2, "net": {"hidden": 8}, "value_hidden": 8},
-    "magail": {
-        "learner": {"envs": 4, "segment": 5, "minibatches": 2, "net": {"hidden": 8}, "value_hidden": 8},
-        "clone": {"batch": 32, "limit": 4},
-        "judge": {"hidden": 8},
-        "batch": 16,
-        "warmup": 1,
-    },
-    "gmmil": {
-        "learner": {"envs": 4, "segment": 5, "minibatches": 2, "net": {"hidden": 8}, "value_hidden": 8},
-        "clone": {"batch": 32, "limit": 4},
-        "points": 16,
-        "warmup": 1,
-    },
-    "pwil": {
-        "learner": {"envs": 4, "segment": 5, "minibatches": 2, "net": {"hidden": 8}, "value_hidden": 8},
-        "clone": {"batch": 32, "limit": 4},
-        "points": 16,
-        "warmup": 1,
-    },
-    "maairl": {
-        "learner": {"envs": 4, "segment": 5, "minibatches": 2, "net": {"hidden": 8}, "value_hidden": 8},
-        "clone": {"batch": 32, "limit": 4},
-        "judge": {"hidden": 8},
-        "batch": 16,
-        "warmup": 1,
-        "replay": 1,
-    },
+    "gmmil": BEGINNING | {"points": 16},
+    "iq": {"batch": 32, "steps": 2, "net": {"hidden": 8}},
+    "maairl": BEGINNING | {"judge": {"hidden": 8}, "batch": 16, "replay": 1},
+    "magail": BEGINNING | {"judge": {"hidden": 8}, "batch": 16},
+    "malice": {"steps": 2},
+    "maxent": {"reward": "network", "hidden": 4, "steps": 2},
+    "ppo": LEARNER,
+    "pwil": BEGINNING | {"points": 16},
 }
+TABULAR = {"blades", "malice", "maxent"}  # what learns in tabular games alone
 QUIET = Habits(show=False, log_every=2, save_every=2, threads=1)
 
 
 @pytest.fixture(scope="module", params=[1, 3])
 def world(request):
-    env = api.make_env("navigation", agents=request.param, horizon=6)
-    return env, api.record(env, episodes=6)
+    envs = (api.make_env(name, agents=request.param, horizon=6) for name in ("navigation", "two_rooms"))
+    return [(env, api.record(env, episodes=6)) for env in envs]
 
 
 def train(name, world, folder=None, updates=5, seed=0):
-    env, demos = world
+    env, demos = world[name in TABULAR]
     threads = torch.get_num_threads()
     run = api.train(name, demos, env, config=SMALL[name], updates=updates, folder=folder, seed=seed, habits=QUIET)
     torch.set_num_threads(threads)

@@ -152,7 +152,7 @@ def test_what_is_lost_is_named_and_the_rest_is_saved(tmp_path, monkeypatch, dama
         path.unlink()
     else:
         path.write_bytes(
-            text[: len(text) // 2] if "cut" in damage else text.replace(b'"weight": 2.0', b'"weight": 9.0')
+            text[: len(text) // 2] if "cut" in damage else text.replace(b'"weight": [1.0', b'"weight": [9.0')
         )
     with pytest.raises(DemosError):
         Demos.load(folder)

@@ -4,6 +4,7 @@ import errno
 import math
 import os
 import random
+import resource
 import shutil
 import signal
 import time
@@ -16,8 +17,9 @@ import pytest
 import torch
 
 from tests.demos.common import ABOUT, DISCRETE, demos, episode
+from understudy.core import files
 from understudy.core.errors import DemosError, RunError
-from understudy.demos import Demos, store
+from understudy.demos import Demos, formats, store
 from understudy.demos.check import check, fix
 from understudy.demos.store import INDEX, Recorder
 
@@ -246,12 +248,18 @@ class Disk:
         return os.listdir(path)
 
 
+def install(monkeypatch, disk) -> None:
+    """Let all that writes a set ask `disk`."""
+    for module in (store, files):
+        monkeypatch.setattr(module, "os", disk)
+
+
 def old_set(folder: Path) -> None:
     """Two shards, one of them of one episode, and what a killed writer left."""
     store.save(folder, DISCRETE, [nth(0), nth(1)], ABOUT)
     store.append(folder, [nth(2)])
     (folder / "shard-00000002.arrow").write_bytes(b"left")
-    (folder / ".index.json.1.tmp").write_bytes(b"left")
+    (folder / ".index.json.1.part").write_bytes(b"left")
 
 
 CHANGES: dict[str, tuple[Callable[[Path], object], list[int]]] = {  # what is done, and the episodes there are then
@@ -275,14 +283,14 @@ def test_whichever_operation_fails_the_set_is_the_old_or_the_new_one(tmp_path, m
         folder = tmp_path / str(n)
         shutil.copytree(tmp_path / "old", folder)
         disk = Disk(fails=n)
-        monkeypatch.setattr(store, "os", disk)
+        install(monkeypatch, disk)
         with suppress(RunError):
             change(folder)
-        monkeypatch.setattr(store, "os", os)
+        install(monkeypatch, os)
         assert numbers(folder) in ([0, 1, 2], after)
         if disk.count < n:
             break
-        assert [p for p in folder.glob(".*.tmp") if "index.json.1." not in p.name] == []
+        assert [p for p in folder.glob(".*.part") if "index.json.1." not in p.name] == []
         if numbers(folder) == [0, 1, 2]:
             change(folder)
         assert numbers(folder)[: len(after)] == after
@@ -295,11 +303,26 @@ def test_a_full_disk_is_said_with_the_bytes_that_it_takes(tmp_path, monkeypatch)
     old_set(tmp_path)
     disk = Disk()
     disk.room = 500
-    monkeypatch.setattr(store, "os", disk)
-    with pytest.raises(RunError, match=r"the disk is full\. [\d,]{4,} bytes were to be written, [\d,]+ are free"):
+    install(monkeypatch, disk)
+    with pytest.raises(RunError, match=r"[\d,]{4,} bytes \([\d,]+ are free\) could not be written: the disk is full"):
         store.append(tmp_path, [nth(3)])
-    monkeypatch.setattr(store, "os", os)
-    assert numbers(tmp_path) == [0, 1, 2] and not list(tmp_path.glob(".*.tmp"))
+    install(monkeypatch, os)
+    assert numbers(tmp_path) == [0, 1, 2] and not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npz", ".parquet"])
+def test_what_stands_in_a_place_stays_where_writing_fails(tmp_path, suffix):
+    made, path = demos([40] * 40), tmp_path / f"play{suffix}"
+    formats.write(demos([3, 4]), path)
+    before = {p.name: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(RunError, match="could not be written"):
+            formats.write(made, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert before == {p.name: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
 
 
 # ---- a power cut
@@ -375,9 +398,9 @@ def test_a_power_cut_leaves_the_old_set_or_the_new_one(tmp_path, monkeypatch, na
     old_set(folder)
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     disk = Disk()
-    monkeypatch.setattr(store, "os", disk)
+    install(monkeypatch, disk)
     change(folder)
-    monkeypatch.setattr(store, "os", os)
+    install(monkeypatch, os)
     assert violations(tmp_path / "crashed", before, disk.trace, after) == 0
     without_files = [t for t in disk.trace if t[0] != "fsync" or not t[1]]
     without_folders = [t for t in disk.trace if t[0] != "fsync" or t[1]]

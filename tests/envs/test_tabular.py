@@ -20,6 +20,7 @@ GAMES = {
     "slip_chain": tabular.slip_chain(agents=2),
     "two_rooms": tabular.two_rooms(agents=2),
     "crossing": tabular.crossing(),
+    "thicket": tabular.thicket(slip=0.1),
 }
 
 
@@ -154,6 +155,30 @@ def test_what_is_never_seen_can_be_worth_the_whole_game(horizon):
     torch.testing.assert_close(returns(game, learner, horizon), torch.zeros(2, dtype=torch.float64))
     gain[0], gain[2] = torch.tensor([0.0, 0.0, 1.0, 0.0]), learner[2]  # ... and the first agent deviates
     assert returns(game, gain, horizon).tolist() == [horizon - 1, 0]
+
+
+def test_who_guards_must_do_off_the_path_what_it_never_does_on_it():
+    game = tabular.on_off(10, guarded=True)
+    assert game.play[:2, 0].tolist() == [1, 1] and game.play[2, 1] == 1
+    habit, leave = game.play[:1].repeat(3, 1), game.play.clone()
+    leave[0], leave[2] = torch.tensor([0.0, 0.0, 1.0, 0.0]), habit[2]
+    for play, paid in ((game.play, 0), (habit, 0), (leave, 9)):
+        assert returns(game, play, 10).tolist() == [paid, 0]
+
+
+def test_in_the_thicket_the_expert_pays_nobody_and_who_errs_leaves_the_others_paid():
+    game = tabular.thicket(slip=0.1, agents=3, moves=2)
+    right = game.moves[game.play.argmax(-1)]  # [state, agent]
+    assert returns(game, game.play, 20).tolist() == [0, 0, 0]
+    torch.testing.assert_close(
+        (game.transition[:4, :, 4:].sum(-1) * game.play[:4]).sum(-1), torch.full((4,), 0.1).double()
+    )
+    errs = (game.moves != right.unsqueeze(1)).sum(-1)  # [state, joint]
+    assert (game.transition[:, :, :4].sum(-1)[errs > 0] == 0).all()  # off the path, and for good
+    assert (game.transition[4:, :, :4] == 0).all() and (game.reward[:, :4] == 0).all()
+    alone = (game.moves[:, 0] != right[:, :1]) & (errs == 1)  # the first agent alone errs: both others are paid
+    assert (game.reward[:, 4:][:, alone[4:]] == torch.tensor([[0.0], [1.0], [1.0]]).double()).all()
+    assert torch.equal(game.transition, tabular.thicket(slip=0.1, agents=3, moves=2).transition)
 
 
 @pytest.mark.parametrize(

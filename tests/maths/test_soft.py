@@ -147,6 +147,17 @@ def test_the_gradient_of_soft_play_is_that_of_differences(concept, horizon):
         torch.testing.assert_close(gradient[agent, state, joint], difference, rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("concept", ["independent", "quantal", "logistic"])
+def test_shaping_changes_no_play(concept):
+    """S5: r + discount E h(s') - h(s) for any h, of each agent its own (Ng et al. 1999)."""
+    game, others = random_game(13, choices=(2, 3))
+    h = torch.randn(2, 3, generator=generator(14), dtype=torch.float64)
+    shaped = replace(game, reward=games.action_values(game, h, 0.8) - h.unsqueeze(-1))
+    plain, found = (soft.soft_play(one, concept, others, 0.8) for one in (game, shaped))
+    torch.testing.assert_close(found.play, plain.play, rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.values, plain.values - h, rtol=0, atol=1e-9)
+
+
 def test_sums_without_end_and_play_without_softness_are_refused():
     game = endless(tabular.two_rooms())
     with pytest.raises(ConfigError, match="discount: got 1"):

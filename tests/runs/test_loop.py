@@ -1,5 +1,7 @@
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -130,8 +132,9 @@ def test_a_budget_is_needed_and_not_negative():
     endless = SimpleNamespace(init=toy.init, update=toy.update)
     with pytest.raises(ConfigError, match="updates, minutes: give one of them"):
         run(endless, toy.Config(), toy.Numbers())
-    with pytest.raises(ConfigError, match="not negative"):
-        Budget(updates=-1)
+    for limits in ({"updates": -1}, {"minutes": -0.5}, {"minutes": math.nan}, {"minutes": math.inf}):
+        with pytest.raises(ConfigError, match="a budget is a number from 0 on"):
+            Budget(**limits)
     with pytest.raises(ConfigError, match="log_every=0"):
         Habits(log_every=0)
 
@@ -163,6 +166,19 @@ def test_another_run_is_not_resumed_and_the_difference_is_named(tmp_path, change
     with pytest.raises(RunError, match=f"holds another run, .*\n    {message}"):
         train(tmp_path, updates=4, **{"env": Game(), **change})
     assert kept(tmp_path) == before
+
+
+def test_a_checkpoint_of_another_run_or_update_is_not_taken_for_its_own(tmp_path):
+    train(tmp_path / "a", updates=5)
+    train(tmp_path / "b", updates=5, seed=4)
+    shutil.rmtree(tmp_path / "b" / "checkpoints")
+    shutil.copytree(tmp_path / "a" / "checkpoints", tmp_path / "b" / "checkpoints")
+    with pytest.raises(RunError, match=r"000000005.json is a checkpoint of another run or update"):
+        train(tmp_path / "b", seed=4)
+    for path in list((tmp_path / "a" / "checkpoints").glob("000000005.*")):
+        path.rename(path.with_stem("000000009"))
+    with pytest.raises(RunError, match=r"another run or update, put here. Delete both files 000000009"):
+        train(tmp_path / "a")
 
 
 def test_a_run_tells_what_it_was_and_what_happened_to_it(tmp_path):

@@ -5,13 +5,13 @@ it a reward above 0 pays a learner for not finishing, one below 0 for finishing 
 so that what a discriminator would think of it is known from how much of its time each side spends there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from understudy.algorithms import bc
+from understudy.algorithms import bc, ppo
 from understudy.core.errors import ConfigError, DemosError, EnvError
 from understudy.core.tree import tree_cat, tree_map, tree_take
 from understudy.core.types import Continuous, Env, EnvSpec, Segment, View, action_shape
@@ -22,6 +22,12 @@ from understudy.nets.saved import load_policy
 from understudy.rollout import Live
 
 SATURATED = 4.6  # |logit| of a discriminator that is surer than 99 %
+RECENT = 0.2  # weight of a segment's ends beside those of earlier ones: few games end in one
+
+
+def learner_defaults() -> ppo.Config:
+    """Short segments and small nets: what is learnt from changes with every update, so many small ones are better."""
+    return ppo.Config(envs=128, segment=32, target_kl=0.03, bonus=0.0, value_hidden=64)
 
 
 @dataclass
@@ -48,8 +54,13 @@ def beginning(
     if start == "fresh":
         return build_policy(net, env.spec, generator)
     if start == "clone":
-        return bc.clone(clone, demos, generator)
+        return bc.clone(replace(clone, net=net), demos, generator)
     return _grown(load_policy(start), start, env)
+
+
+def has_past(policy: AgentPolicy) -> bool:
+    """What it does in a step depends on the steps before."""
+    return replace(bc.Config(), net=policy.config).has_past
 
 
 def _grown(saved: AgentPolicy, start: str, env: Env) -> AgentPolicy:
@@ -113,7 +124,7 @@ def remembered(earlier: Side | None, fresh: Side, updates: int) -> tuple[Side, S
     return pool, tree_map(lambda x: x[-updates * len(fresh.gone) :], pool)
 
 
-def present(steps: Segment) -> Float[Tensor, "step agent"]:
+def present(steps: Segment) -> Float[Tensor, "*step agent"]:
     """How much each agent's step counts: its episode's weight, nothing where it is absent."""
     shape = steps.obs.shape[:-1]
     there = torch.ones(shape) if steps.view.present is None else steps.view.present.to(steps.obs.dtype)
@@ -130,6 +141,29 @@ def refuse_missing_ends(expert_gone: Float[Tensor, ""], demos: Demos, ended: int
             "env plays on after success, record demonstrations under that rule. With absorbing=False ends are left out "
             "of account."
         )
+
+
+@torch.no_grad()
+def follow(averaged: AgentPolicy, policy: AgentPolicy, rate: float) -> None:
+    """Move the averaged weights towards the policy's; its normaliser is taken over."""
+    for mean, now in zip(averaged.parameters(), policy.parameters(), strict=True):
+        mean.lerp_(now, rate)
+    for kept, taken in zip(averaged.buffers(), policy.buffers(), strict=True):
+        kept.copy_(taken)
+
+
+@torch.no_grad()
+def alignment(policy: AgentPolicy, side: Side, rows: int = 512) -> dict[str, Tensor]:
+    """Mean log-likelihood of the actions that a discriminator is shown plus the policy's entropy: about 0.
+
+    Far below 0 observations and actions of different steps were put together. Told of policies without a past.
+    """
+    steps = tree_map(lambda x: x[:rows].unsqueeze(1), side.steps)
+    params, _ = policy.params(steps.view, steps.actions)
+    log_prob = policy.head.log_prob(params, steps.actions, steps.view.legal)
+    there = present(steps)
+    gap = (log_prob + policy.entropy(params, steps.view.legal)) * there
+    return {"alignment": gap.sum() / there.sum().clamp(min=1)}
 
 
 @torch.no_grad()

@@ -51,7 +51,7 @@ class Config:
     penalty: float = 1e-4  # what rewards cost: keeps them finite where a move was never made
     steps: int = 10  # of L-BFGS in one update
     limit: int = 100  # updates at most
-    tolerance: float = 1e-8  # it has finished where no entry of the gradient is larger
+    tolerance: float = 1e-7  # it has finished where no entry of the gradient is larger
     hidden: int = 32  # width of a network's two hidden layers
 
     def __post_init__(self) -> None:
@@ -138,10 +138,14 @@ def init(config: Config, demos: Demos | None, env: Any, generator: torch.Generat
     even = own_moves(game.choices).double()
     even = (even / even.sum(-1, keepdim=True)).unsqueeze(1).expand(-1, game.states, -1)
     policy = policy_of(even, env.spec)
-    optimizer = torch.optim.LBFGS(
+    return State(policy, rewards, make_optimizer(config, rewards))
+
+
+def make_optimizer(config: Config, rewards: Rewards) -> torch.optim.Optimizer:
+    """L-BFGS with a line search, whose every call is up to `steps` steps."""
+    return torch.optim.LBFGS(
         rewards.parameters(), max_iter=config.steps, tolerance_grad=0, tolerance_change=0, line_search_fn="strong_wolfe"
     )
-    return State(policy, rewards, optimizer)
 
 
 def update(
@@ -149,22 +153,34 @@ def update(
 ) -> dict[str, Float[Tensor, ""]]:
     """Up to `steps` steps of L-BFGS; the policy is then the soft play of the rewards."""
     game, counts = _game(config, env), _counts(config, demos, env)
-
-    def objective() -> Float[Tensor, ""]:
-        state.optimizer.zero_grad()
-        loss = minus_likelihood(solve(config, game, state.rewards(), counts), counts)
-        total = loss + config.penalty / 2 * state.rewards.size()
-        total.backward()
-        return total
-
-    state.optimizer.step(objective)  # type: ignore[arg-type]
-    loss = objective()
-    gradients = [p.grad.abs().max() for p in state.rewards.parameters() if p.grad is not None]
-    state.gradient, state.updates = float(torch.stack(gradients).max()), state.updates + 1
+    loss, state.gradient = improve(config, state.rewards, state.optimizer, game, counts)
+    state.updates += 1
     with torch.no_grad():
         found = solve(config, game, state.rewards(), counts)
         write_table(state.policy, games.marginals_of(lasting(game, found.play), game.choices))
-    return {"loss": loss.detach(), "gradient": torch.tensor(state.gradient)}
+    return {"loss": loss, "gradient": torch.tensor(state.gradient)}
+
+
+def improve(
+    config: Config,
+    rewards: Rewards,
+    optimizer: torch.optim.Optimizer,
+    game: Game,
+    counts: Float[Tensor, "*time state joint"],
+) -> tuple[Float[Tensor, ""], float]:
+    """Make what was counted likelier. Returns what is left to pay, and the largest entry of its gradient."""
+
+    def objective() -> Float[Tensor, ""]:
+        optimizer.zero_grad()
+        loss = minus_likelihood(solve(config, game, rewards(), counts), counts)
+        loss = loss + config.penalty / 2 * rewards.size()
+        loss.backward()
+        return loss
+
+    optimizer.step(objective)  # type: ignore[arg-type]
+    loss = objective().detach()
+    gradients = [p.grad.abs().max() for p in rewards.parameters() if p.grad is not None]
+    return loss, float(torch.stack(gradients).max())
 
 
 def finished(config: Config, state: State) -> bool:
@@ -216,7 +232,7 @@ class Identified:
     unvisited: int
     weakest: float  # root mean square nats of a visited move per unit of the known direction that tells least
     never_made: int  # moves of visited states that were never made: of their rewards only an upper bound is known
-    unknown: Float[Tensor, "feature direction"]  # orthonormal, unnoticed; features as in `Rewards.weights`
+    unknown: Float[Tensor, "feature direction"]  # orthonormal, unnoticed; features as in `Rewards.weights[agent]`
 
 
 @dataclass(frozen=True)
@@ -224,7 +240,7 @@ class Explained:
     """What an inverse method has found: rewards, how well they explain the recordings, and what they leave open."""
 
     rewards: Float[Tensor, "agent state joint"]
-    likelihood: float  # mean log-likelihood of a joint action, nats
+    likelihood: float  # mean over steps of the sum of the agents' log-chances of what they did, nats
     mismatch: float  # largest difference between demonstrated and soft shares of a state's move of an agent
     identified: tuple[Identified, ...]  # of each agent
     concept: Concept
@@ -232,10 +248,10 @@ class Explained:
     def __str__(self) -> str:
         lines = [f"{self.concept}: {self.likelihood:.4f} nats a step; shares of moves are off by {self.mismatch:.1e}"]
         lines += [
-            f"agent {i}: {it.known} of {it.features} numbers are known, the least sure moves a choice by {it.weakest:.1e} "
-            f"nats a unit. Open: {it.others} as only means over the others count, {it.shaping} as constants and shaping "
-            f"change no play, {it.unvisited} of states never visited. Of {it.never_made} moves, never made, rewards are "
-            "known from above alone."
+            f"agent {i}: {it.known} of {it.features} numbers are known (the least sure of them moves a choice by "
+            f"{it.weakest:.1e} nats a unit). Open: {it.others} as only means over the others count, {it.shaping} as "
+            f"constants and shaping change no play, {it.unvisited} of states never visited. Of {it.never_made} moves "
+            "that were never made, rewards are known from above alone."
             for i, it in enumerate(self.identified)
         ]
         return "\n".join(lines)
@@ -262,6 +278,7 @@ def explain(config: Config, state: State, demos: Demos, env: Any) -> Explained:
     return Explained(rewards, likelihood, float(apart.max()), each, config.concept)
 
 
+@torch.no_grad()
 def identify(config: Config, game: Game, found: Soft, counts: Float[Tensor, "state joint"], agent: int) -> Identified:
     """What recordings say of one agent's linear rewards while the others play on as they do: ranks of derivatives.
 
@@ -291,13 +308,13 @@ def identify(config: Config, game: Game, found: Soft, counts: Float[Tensor, "sta
     q = direct + config.discount * next_state @ values
     change = q - (chance * q).sum(2, keepdim=True)  # derivative of T log pi in the features
     seen = counts.sum(-1) > 0
+    visible = change[seen].flatten(0, 2)
     size, in_means = features.shape[-1], _rank(direct[live].flatten(0, 2))
-    everywhere, known = _rank(change[live].flatten(0, 2)), _rank(change[seen].flatten(0, 2))
-    _, sharpness, directions = torch.linalg.svd(change[seen].flatten(0, 2), full_matrices=True)
-    directions = directions[known:]
-    moves_seen = change[seen].flatten(0, 2).shape[0]
-    unknown = torch.zeros(size // int(live.sum()) * game.states, len(directions), dtype=torch.float64)
-    unknown[live.repeat_interleave(size // int(live.sum()))] = directions.T
+    everywhere, known = _rank(change[live].flatten(0, 2)), _rank(visible)
+    _, sharpness, directions = torch.linalg.svd(visible, full_matrices=True)
+    of_live = live.repeat_interleave(pick.shape[1])
+    unknown = torch.zeros(len(of_live), size - known, dtype=torch.float64)
+    unknown[of_live] = directions[known:].T
     made = games.marginals_of(_shares(counts), choices)[agent][seen, : choices[agent]]
     return Identified(
         features=size,
@@ -305,7 +322,7 @@ def identify(config: Config, game: Game, found: Soft, counts: Float[Tensor, "sta
         others=size - in_means,
         shaping=in_means - everywhere,
         unvisited=everywhere - known,
-        weakest=float(sharpness[known - 1]) / config.temperature / moves_seen**0.5 if known else 0.0,
+        weakest=float(sharpness[known - 1]) / config.temperature / len(visible) ** 0.5 if known else 0.0,
         never_made=int((made == 0).sum()),
         unknown=unknown,
     )

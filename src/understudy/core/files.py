@@ -5,40 +5,48 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from understudy.core.errors import RunError, UnderstudyError
+from understudy.core.errors import RunError
 
 TEMPORARY = ".part"  # ends the name of a file that is not finished: whoever finds one after a kill may delete it
 
 
-def write_atomically(path: Path, data: bytes, error: type[UnderstudyError] = RunError) -> None:
-    """Put `data` at `path` at once: a temporary file in the same folder, fsync, rename, fsync of the folder.
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
+    """Put `data` at `path` at once: a hidden file in the same folder, fsync, rename, fsync of the folder.
 
-    Where it fails nothing is left behind, and what stood at `path` stands there still.
+    Where it fails, or is interrupted, nothing is left behind and what stood at `path` stands there still.
 
     Raises:
-        error: the disk is full or the folder cannot be written; says how many bytes were needed.
+        RunError: the disk is full or the folder cannot be written; says how many bytes were needed.
     """
-    temporary = path.with_name(path.name + TEMPORARY)
+    beside = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")  # two processes never write into one
     try:
-        _write(temporary, data)
-        os.replace(temporary, path)
+        try:
+            _write(beside, data)
+            os.replace(beside, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(beside)
+            raise
         fsync_folder(path.parent)
     except OSError as failure:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise refusal(path, failure, len(data), error) from failure
+        raise refusal(path, failure, len(data)) from failure
 
 
-def _write(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _write(path: Path, data: bytes | memoryview) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(file, rest) :]
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def fsync_folder(folder: Path) -> None:
@@ -50,12 +58,36 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def refusal(path: Path, failure: OSError, needed: int, error: type[UnderstudyError]) -> UnderstudyError:
-    """What to raise where `needed` bytes could not be written to `path`."""
-    why = failure.strerror or str(failure)
-    if failure.errno in (errno.ENOSPC, errno.EDQUOT):
-        why = f"the disk is full ({why}). Free some space and start the same call again: what was saved before is whole"
-    return error(f"{path}: {needed:,} bytes could not be written: {why}.")
+def refusal(path: Path, failure: OSError, needed: int = 0) -> RunError:
+    """What to raise where something could not be written at `path`; `needed` bytes, where that is known."""
+    what, why = f"{needed:,} bytes" if needed else "it", failure.strerror or str(failure)
+    if failure.errno in _FULL:
+        why = f"the disk is full, or a limit is reached ({why})"
+        with contextlib.suppress(OSError):
+            what += f" ({shutil.disk_usage(path if path.is_dir() else path.parent).free:,} are free)"
+    return RunError(f"{path}: {what} could not be written: {why}. {way_out(failure)}".rstrip())
+
+
+def way_out(failure: OSError) -> str:
+    """What somebody can do whom the system refuses a file; empty where that is not known."""
+    return _WAYS_OUT.get(failure.errno, "")
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = "Choose a place that you may write to, or change its permissions."
+_WAYS_OUT: dict[int | None, str] = {
+    **dict.fromkeys(_FULL, "Make room and do the same again: what was saved before is whole."),
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EROFS: "Choose a place on another disk: this one is read-only.",
+    errno.EEXIST: "A file has that name already: choose another.",
+    errno.ENOTDIR: "A part of this path is a file, and should be a folder: choose another.",
+    errno.EISDIR: "This is a folder, and should be a file: choose another name.",
+    errno.ENOENT: "There is no such file or folder: look for a slip in its name.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.EIO: "The disk fails: choose another.",
+    errno.EMFILE: "Too many files are open: close some, or allow more (ulimit -n).",
+}
 
 
 def to_json(data: Any, indent: int | None = None) -> bytes:
@@ -84,7 +116,7 @@ def from_json(text: str | bytes) -> Any:
     return json.loads(text, object_pairs_hook=named, parse_constant=refused)
 
 
-def sha256(data: bytes) -> str:
+def sha256(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 

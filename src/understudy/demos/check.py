@@ -4,8 +4,6 @@
 behind. Nothing is mended in place, and nothing silently.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +12,23 @@ import pyarrow as pa
 import torch
 
 from understudy.core.errors import DemosError, printable
+from understudy.core.files import from_json, sha256
 from understudy.core.types import EnvSpec
 from understudy.demos.demos import Demos, Episode
 from understudy.demos.episode import Finding, findings, places
-from understudy.demos.store import INDEX, SHARD, TOLD, Index, Shard, parse_index, parse_shard, read_shard, save
+from understudy.demos.store import (
+    INDEX,
+    SHARD,
+    SIZE,
+    TOLD,
+    Index,
+    Shard,
+    of_this_schema,
+    parse_index,
+    parse_shard,
+    read_shard,
+    save,
+)
 
 GAP = 1.5  # time steps between two moments from which on one is missing
 
@@ -94,8 +105,10 @@ def _examined(folder: Path) -> tuple[list[Finding], _Scan | None]:
     if index is None:
         return found, None
     scan = _Scan(index, {}, {})
-    for place in range(len(index.shards)):
-        found += _shard(folder, scan, place)
+    after = 0
+    for shard in index.shards:
+        before, after = after, after + shard.episodes
+        found += _shard(folder, scan, shard, range(before, after))
     first: dict[bytes, int] = {}
     for number, episode in sorted(scan.episodes.items()):
         found += findings(index.spec, episode, number)
@@ -116,11 +129,12 @@ def _index(folder: Path) -> tuple[Index | None, list[Finding]]:
             return index, []
         said = f"{path}: its checksum does not fit, so it was changed or damaged."
     except OSError as error:
-        said = f"{path}: it cannot be read ({error})."
+        said = f"{path}: it cannot be read ({error.strerror})."
     except DemosError as error:
         said = str(error)
     rebuilt, found = _rebuilt(folder)
-    return rebuilt, [Finding("index", f"{said} What follows is told by the shards themselves."), *found]
+    told = "What follows is told by the shards themselves." if rebuilt else "No shard tells more: no demos are here."
+    return rebuilt, [Finding("index", f"{said} {told}"), *found]
 
 
 def _rebuilt(folder: Path) -> tuple[Index | None, list[Finding]]:
@@ -132,28 +146,31 @@ def _rebuilt(folder: Path) -> tuple[Index | None, list[Finding]]:
         except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             found.append(Finding("shard", f"{path}: it does not say what is in it ({error})."))
             continue
-        index = index or replace(own, shards=(), episodes=())
-        if (own.spec, own.columns) != (index.spec, index.columns):
+        if index is not None and (own.spec, own.columns) != (index.spec, index.columns):
             found.append(Finding("shard", f"{path}: it is of another set."))
-            continue
-        entries = (replace(e, shard=len(index.shards)) for e in own.episodes)
-        index = replace(index, shards=index.shards + own.shards, episodes=(*index.episodes, *entries))
+        elif index is None:
+            index = own
+        else:
+            index = replace(
+                index,
+                shards=index.shards + own.shards,
+                episodes=index.episodes.joined(own.episodes),
+                digests=index.digests + own.digests,
+            )
     return index, found
 
 
 def _own_index(path: Path) -> Index:
     """What a shard says of itself; errors are those of `Index.from_json` and of Arrow."""
     text = path.read_bytes()
-    data = json.loads((pa.ipc.open_file(pa.py_buffer(text)).schema.metadata or {})[TOLD])
-    moments = sum(e["length"] + 1 for e in data["episodes"])
-    shard = Shard(path.name, len(text), hashlib.sha256(text).hexdigest(), moments)
+    data = of_this_schema(from_json((pa.ipc.open_file(pa.py_buffer(text)).schema.metadata or {})[TOLD]))
+    lengths = data["episodes"]["length"]
+    shard = Shard(path.name, len(text), sha256(text), sum(lengths) + len(lengths), len(lengths))
     return Index.from_json(data | {"shards": [vars(shard)]})
 
 
-def _shard(folder: Path, scan: _Scan, place: int) -> list[Finding]:
+def _shard(folder: Path, scan: _Scan, shard: Shard, numbers: range) -> list[Finding]:
     """Read the episodes of a shard into `scan`; of a damaged one those that are whole."""
-    shard = scan.index.shards[place]
-    numbers = [i for i, e in enumerate(scan.index.episodes) if e.shard == place]
     path, found = folder / shard.file, []
     try:
         try:
@@ -164,12 +181,12 @@ def _shard(folder: Path, scan: _Scan, place: int) -> list[Finding]:
             columns = parse_shard(raw, shard.moments, scan.index.columns, path)
     except (OSError, ValueError) as error:
         return found + [Finding("shard", f"it is lost with {path}: {error}", i) for i in numbers]
-    entries = tuple(replace(scan.index.episodes[i], shard=0) for i in numbers)
-    table = replace(scan.index, shards=(shard,), episodes=entries).table()
+    table = scan.index.episodes.take(numbers)
+    table = replace(table, first=table.first - table.first[0])
     demos = Demos(scan.index.spec, scan.index.about, [columns], table)
-    nameless = Demos(demos.spec, demos.about, [columns], replace(table, names=("",) * len(entries)))
+    nameless = Demos(demos.spec, demos.about, [columns], replace(table, names=("",) * len(table)))
     for i, number in enumerate(numbers):
-        if demos.digest(i).hex() == entries[i].sha256:
+        if demos.digest(i) == scan.index.digests[number * SIZE : (number + 1) * SIZE]:
             scan.episodes[number], scan.contents[number] = demos[i], nameless.digest(i)
         else:
             found.append(Finding("content", f"it is not what was written to {path}.", number))

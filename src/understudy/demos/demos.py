@@ -54,18 +54,43 @@ class Table:
     infos: tuple[Info, ...]
 
     @staticmethod
+    def lying(
+        lengths: Int[Tensor, "episode"],
+        terminated: Bool[Tensor, "episode"],
+        truncated: Bool[Tensor, "episode"],
+        weights: Float[Tensor, "episode"],
+        names: tuple[str, ...],
+        infos: tuple[Info, ...],
+    ) -> "Table":
+        """The table of episodes whose rows follow one another."""
+        first = (lengths + 1).cumsum(0) - (lengths + 1)
+        return Table(first, lengths, terminated, truncated, weights, names, infos)
+
+    @staticmethod
     def of(episodes: Sequence[Episode]) -> "Table":
         """The table of episodes whose rows follow one another."""
-        lengths = torch.tensor([len(e) for e in episodes], dtype=torch.long)
         terminated = torch.tensor([e.terminated for e in episodes], dtype=torch.bool)
-        return Table(
-            first=(lengths + 1).cumsum(0) - (lengths + 1),
-            lengths=lengths,
+        return Table.lying(
+            lengths=torch.tensor([len(e) for e in episodes], dtype=torch.long),
             terminated=terminated,
             truncated=torch.tensor([e.truncated for e in episodes], dtype=torch.bool) | ~terminated,
             weights=torch.tensor([e.weight for e in episodes], dtype=torch.float64),
             names=tuple(e.name for e in episodes),
             infos=tuple(dict(e.info) for e in episodes),
+        )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def joined(self, after: "Table") -> "Table":
+        """The table of these episodes and those `after`, whose rows follow one another."""
+        return Table.lying(
+            lengths=torch.cat([self.lengths, after.lengths]),
+            terminated=torch.cat([self.terminated, after.terminated]),
+            truncated=torch.cat([self.truncated, after.truncated]),
+            weights=torch.cat([self.weights, after.weights]),
+            names=self.names + after.names,
+            infos=self.infos + after.infos,
         )
 
     def take(self, indices: Sequence[int]) -> "Table":

@@ -152,15 +152,20 @@ def _values(spec: EnvSpec, episode: Episode, number: int) -> Iterator[Finding]:
     labels = {f"label `{k}`": v for k, v in episode.labels.items()}
     for name, values in (columns | labels).items():
         if values is not None and values.is_floating_point():
-            yield from places("finite", f"{name} is not a finite number", ~values.isfinite(), number)
+            yield from places("finite", f"{name} is not a finite number", ~_finite(values), number)
     for name, values in {"whole": episode.whole, "times": episode.times}.items():
         if values is not None:
-            bad = ~values.isfinite().reshape(len(values), -1).all(1)
+            bad = ~_finite(values).reshape(len(values), -1).all(1)
             yield from places("finite", f"{name} is not a finite number", bad, number)
     yield from _acted(spec, episode, number)
     if episode.times is not None and len(episode.times) > 1:
         back = episode.times.diff() <= 0
         yield from places("times", "the time stands still or runs backwards from this moment to the next", back, number)
+
+
+def _finite(values: Tensor) -> Tensor:
+    """Where numbers are finite in float32 too, in which all is computed."""
+    return values.isfinite() & ~(values.abs() > torch.finfo(torch.float32).max)
 
 
 def _acted(spec: EnvSpec, episode: Episode, number: int) -> Iterator[Finding]:
@@ -202,11 +207,18 @@ def places(kind: str, said: str, bad: Tensor, number: int) -> Iterator[Finding]:
 def _info(episode: Episode, number: int) -> Iterator[Finding]:
     if not 0 <= episode.weight <= HEAVIEST:  # nor NaN
         yield Finding("info", f"weight is {episode.weight}, and should be from 0 to {HEAVIEST:g}.", number)
-    for name, value in episode.info.items():
+    try:
+        expect_plain(episode.info)
+    except ValueError as error:
+        yield Finding("info", str(error), number)
+
+
+def expect_plain(info: Mapping[Any, Any]) -> None:
+    """Raise ValueError unless what is noted of an episode is plain data."""
+    for name, value in info.items():
         plain = isinstance(value, str | bool | int | float)
         if not isinstance(name, str) or not plain or (isinstance(value, float) and not math.isfinite(value)):
-            said = f"info[{name!r}] is {value!r}: a name and a string, a bool or a finite number are meant."
-            yield Finding("info", said, number)
+            raise ValueError(f"info[{name!r}] is {value!r}: a name and a string, a bool or a finite number are meant.")
 
 
 def refuse(found: Iterator[Finding]) -> None:

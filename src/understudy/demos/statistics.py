@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
-from understudy.core.types import Continuous, Discrete, EnvSpec, action_shape
-from understudy.demos.demos import Columns, Table
+from understudy.core.types import Continuous, Discrete, EnvSpec, action_shape, legal_size
+from understudy.demos.demos import Columns, Kinds, Table
 
 Summary = dict[str, Tensor]  # count [agent]; mean, std, min, max [agent feature], in float64
 AT_ONCE = 2**20  # numbers widened to float64 at a time
@@ -38,6 +38,34 @@ def measure(spec: EnvSpec, columns: Columns, table: Table) -> dict[str, Any]:
     else:
         figures["actions"] = {"chosen": chosen(spec, columns["actions"], acting).tolist()}
     return figures
+
+
+def expect_figures(spec: EnvSpec, columns: Kinds, table: Table, figures: dict[str, Any]) -> None:
+    """Raise ValueError unless `figures` are such as `measure` gives of these columns and episodes.
+
+    They are not computed anew: that would mean to read the whole set.
+    """
+    whole = {
+        "episodes": len(table),
+        "steps": int(table.lengths.sum()),
+        "shortest": int(table.lengths.min()),
+        "longest": int(table.lengths.max()),
+    }
+    sizes = {"obs": spec.obs, "rewards": 1, "actions": getattr(spec.action, "size", 0)}
+    sizes = {name: size for name, size in sizes.items() if name in columns}
+    if figures.keys() != whole.keys() | sizes.keys() or any(figures[name] != told for name, told in whole.items()):
+        raise ValueError("statistics of other episodes")
+    for name, size in sizes.items():
+        wanted = {"count": (spec.agents,)} | {part: (spec.agents, size) for part in ("mean", "std", "min", "max")}
+        if name == "actions" and not isinstance(spec.action, Continuous):
+            wanted = {"chosen": (spec.agents, legal_size(spec.action))}
+        made = {part: torch.tensor(values, dtype=torch.float64) for part, values in figures[name].items()}
+        if {part: tuple(values.shape) for part, values in made.items()} != wanted:
+            raise ValueError(f"statistics of {name} of another form")
+        for part, values in made.items():
+            most = whole["steps"] + whole["episodes"] if part in ("count", "chosen") else math.inf
+            if not (values.isfinite() & (values.abs() <= most)).all():
+                raise ValueError(f"statistics of {name} that cannot be")
 
 
 def merge(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:

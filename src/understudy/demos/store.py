@@ -1,6 +1,6 @@
 """A set of demos as a folder: shards of Arrow, and one index that says what is in them.
 
-    index.json               schema, spec, about, columns, statistics, a line for each shard and each episode
+    index.json               schema, spec, about, columns, statistics, shards, and the episodes column by column
     shard-00000042.arrow     an uncompressed Arrow IPC file of one record batch: a row for each moment
     lock                     who is writing
 
@@ -10,18 +10,16 @@ killed) are ignored, and removed by the next writer. The index has a checksum of
 episode. Nothing in a file is ever run: it is plain JSON, and numbers of the columns that the index declares.
 """
 
-import errno
 import hashlib
 import json
 import math
 import os
 import re
-import shutil
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -30,90 +28,92 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from understudy.core.errors import DemosError, RunError
+from understudy.core.config import say, to_dict
+from understudy.core.errors import DemosError
+from understudy.core.files import TEMPORARY, from_json, fsync_folder, refusal, sha256, write_atomically
 from understudy.core.types import EnvSpec, action_shape
-from understudy.demos.demos import About, Columns, Demos, Episode, Info, Kinds, Table, kinds, pack
-from understudy.demos.episode import findings, refuse
-from understudy.demos.statistics import measure, merge
+from understudy.demos.demos import About, Columns, Demos, Episode, Kinds, Table, kinds, pack
+from understudy.demos.episode import HEAVIEST, expect_plain, findings, refuse
+from understudy.demos.statistics import expect_figures, measure, merge
 
-SCHEMA = 1
+SCHEMA = 2
 INDEX = "index.json"
 LOCK = "lock"
 SHARD = re.compile(r"shard-\d{8}\.arrow")
 TOLD = b"understudy"  # key of what a shard says of itself
 SHARD_BYTES = 2**25  # of columns; a longer episode has a shard of its own
-END = 80  # bytes at the end of an index that tell it from every other
+END = 79  # bytes at the end of an index, its checksum: they tell it from every other
+SIZE = 32  # bytes of a digest
 PATIENCE = 30.0  # seconds that a writer waits for another
 DTYPES = ("float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of moments."""
+    """One file of moments, whose episodes follow on those of the shard before."""
 
     file: str
     bytes: int
     sha256: str
     moments: int
+    episodes: int
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            if type(getattr(self, f.name)) is not f.type:
+                raise TypeError(f"{f.name} of a shard: {say(getattr(self, f.name))}")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One episode, and where it lies."""
-
-    shard: int  # place in the index's list
-    offset: int  # row of its first moment there
-    length: int  # in steps
-    name: str
-    weight: float
-    terminated: bool
-    truncated: bool
-    info: Info
-    sha256: str  # of its content: `Demos.digest`
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Index:
     """What `index.json` says."""
 
     spec: EnvSpec
     about: About
-    columns: Kinds
+    columns: Kinds = field(default_factory=dict)
     shards: tuple[Shard, ...] = ()
-    episodes: tuple[Entry, ...] = ()
+    episodes: Table = field(default_factory=lambda: Table.of(()))
+    digests: bytes = b""  # `Demos.digest` of each episode, end to end
     statistics: dict[str, Any] | None = None
     number: int = 0  # of the next shard: no two ever share a name
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data that `from_json` reads; infinite bounds are written as words, for JSON has none."""
-        spec = self.spec.to_json()
-        spec["action"] = {k: str(v) if v in (math.inf, -math.inf) else v for k, v in spec["action"].items()}
+        """Plain data that `from_json` reads. Columns of many episodes take a tenth of the memory of as many objects."""
+        table = self.episodes
         return {
             "schema": SCHEMA,
-            "spec": spec,
+            "spec": to_dict(self.spec.to_json()),
             "about": self.about.to_json(),
             "columns": self.columns,
             "statistics": self.statistics,
             "number": self.number,
             "shards": [vars(s) for s in self.shards],
-            "episodes": [vars(e) for e in self.episodes],
+            "episodes": {
+                "name": table.names,
+                "length": table.lengths.tolist(),
+                "terminated": table.terminated.tolist(),
+                "truncated": table.truncated.tolist(),
+                "weight": table.weights.tolist(),
+                "info": table.infos,
+                "sha256": self.digests.hex(),
+            },
         }
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> "Index":
         """The index that plain `data` describes. Raises ValueError, TypeError or KeyError where it describes none."""
-        words = {"inf": math.inf, "-inf": -math.inf}
-        action = {
-            k: tuple(v) if isinstance(v, list) else words.get(str(v), v) for k, v in data["spec"]["action"].items()
-        }
+        table, digests = _episodes(data["episodes"])
+        if type(data["number"]) is not int or not 0 <= data["number"] < 10**8:  # it names the next shard
+            raise ValueError(f"number {say(data['number'])} of the next shard")
         made = Index(
-            spec=EnvSpec.from_json(data["spec"] | {"action": action}),
+            spec=EnvSpec.from_json(data["spec"]),
             about=About.from_json(data["about"]),
-            columns={str(k): (str(dtype), tuple(map(int, shape))) for k, (dtype, shape) in data["columns"].items()},
-            shards=tuple(_made(Shard, s) for s in data["shards"]),
-            episodes=tuple(_made(Entry, e) for e in data["episodes"]),
+            columns={k: (str(dtype), tuple(map(int, shape))) for k, (dtype, shape) in data["columns"].items()},
+            shards=tuple(Shard(**s) for s in data["shards"]),
+            episodes=table,
+            digests=digests,
             statistics=data["statistics"],
-            number=int(data["number"]),
+            number=data["number"],
         )
         made.prove()
         return made
@@ -122,50 +122,79 @@ class Index:
         """Raise ValueError unless the parts fit together: the episodes must tile the shards."""
         agents, action = self.spec.agents, action_shape(self.spec.action)
         for name, wanted in {"obs": (agents, self.spec.obs), "actions": (agents, *action)}.items():
-            if self.episodes and (name not in self.columns or self.columns[name][1] != wanted):
+            if len(self.episodes) and (name not in self.columns or self.columns[name][1] != wanted):
                 raise ValueError(f"column {name} is not the spec's, of {list(wanted)} a row")
         for name, (dtype, shape) in self.columns.items():
             if dtype not in DTYPES or min(shape, default=0) < 0:
                 raise ValueError(f"column {name} of {dtype} {list(shape)}")
-        if not 0 <= self.number < 10**8:  # it names the next shard
-            raise ValueError(f"number {self.number} of the next shard")
-        filled = [0] * len(self.shards)
-        for number, e in enumerate(self.episodes):
-            if not 0 <= e.shard < len(filled) or e.offset != filled[e.shard] or e.length < 1:
-                raise ValueError(f"episode {number} does not begin where the one before it ends")
-            if not (math.isfinite(e.weight) and e.weight >= 0):
-                raise ValueError(f"episode {number} has weight {e.weight}")
-            filled[e.shard] += e.length + 1
-        for shard, moments in zip(self.shards, filled, strict=True):
-            if not SHARD.fullmatch(shard.file) or shard.bytes < 1 or shard.moments != moments:
-                raise ValueError(f"shard {shard.file!r} of {shard.moments} moments holds episodes of {moments}")
-
-    def table(self) -> Table:
-        """Its episodes, as `Demos` wants them."""
-        starts = [0]
-        for shard in self.shards:
-            starts.append(starts[-1] + shard.moments)
-        return Table(
-            first=torch.tensor([starts[e.shard] + e.offset for e in self.episodes], dtype=torch.long),
-            lengths=torch.tensor([e.length for e in self.episodes], dtype=torch.long),
-            terminated=torch.tensor([e.terminated for e in self.episodes], dtype=torch.bool),
-            truncated=torch.tensor([e.truncated for e in self.episodes], dtype=torch.bool),
-            weights=torch.tensor([e.weight for e in self.episodes], dtype=torch.float64),
-            names=tuple(e.name for e in self.episodes),
-            infos=tuple(e.info for e in self.episodes),
-        )
+        if any(s.episodes < 1 for s in self.shards) or sum(s.episodes for s in self.shards) != len(self.episodes):
+            raise ValueError(f"{len(self.episodes)} episodes, and another number in the shards")
+        moments = (self.episodes.lengths + 1).split([s.episodes for s in self.shards])
+        for shard, filled in zip(self.shards, moments, strict=True):
+            if not SHARD.fullmatch(shard.file) or shard.bytes < 1 or shard.moments != int(filled.sum()):
+                raise ValueError(f"shard {shard.file!r} of {shard.moments} moments holds episodes of another number")
+        if self.statistics is not None:
+            expect_figures(self.spec, self.columns, self.episodes, self.statistics)
 
 
-WIDER: dict[Any, Any] = {float: int | float, Info: dict}  # what JSON may give for them
-PLAIN = {kind: {f.name: WIDER.get(f.type, f.type) for f in fields(kind)} for kind in (Shard, Entry)}
+ROW: dict[str, set[type]] = {
+    "name": {str},
+    "length": {int},
+    "terminated": {bool},
+    "truncated": {bool},
+    "weight": {int, float},
+    "info": {dict},
+}
+LONGEST = 2**40  # steps of an episode
 
 
-def _made(kind: type[Any], data: dict[str, Any]) -> Any:
-    """A Shard or an Entry of plain `data`, whose values must be of the kinds declared."""
-    for name, meant in PLAIN[kind].items():
-        if not isinstance(data[name], meant):
-            raise TypeError(f"{name}: {data[name]!r}")
-    return kind(**data)
+def _episodes(data: dict[str, Any]) -> tuple[Table, bytes]:
+    """The table of episodes, and their digests, of columns of plain data."""
+    told = {name: data[name] for name in ROW}
+    for name, types in ROW.items():
+        if type(told[name]) is not list or not set(map(type, told[name])) <= types:
+            raise TypeError(f"column {name} of the episodes")
+    digests = bytes.fromhex(data["sha256"])
+    if len({len(values) for values in told.values()} | {len(digests) // SIZE}) > 1 or len(digests) % SIZE:
+        raise ValueError("columns of the episodes that differ in length")
+    if not 1 <= min(told["length"], default=1) <= max(told["length"], default=1) <= LONGEST:
+        raise ValueError("an episode without a step, or of more than there are")
+    if not 0 <= min(told["weight"], default=0) <= max(told["weight"], default=0) <= HEAVIEST:
+        raise ValueError("a weight that is none")
+    for info in told["info"]:
+        expect_plain(info)
+    table = Table.lying(
+        lengths=torch.tensor(told["length"], dtype=torch.long),
+        terminated=torch.tensor(told["terminated"], dtype=torch.bool),
+        truncated=torch.tensor(told["truncated"], dtype=torch.bool),
+        weights=torch.tensor(told["weight"], dtype=torch.float64),
+        names=tuple(told["name"]),
+        infos=tuple(told["info"]),
+    )
+    return table, digests
+
+
+def of_this_schema(data: dict[str, Any]) -> dict[str, Any]:
+    """Plain data of an index that may be of schema 1, which had an object for each episode, with its place."""
+    if data["schema"] == SCHEMA:
+        return data
+    if data["schema"] != 1:
+        raise LaterSchema(f"schema {say(data['schema'])} came, and this version reads schemas 1 and {SCHEMA}.")
+    entries, filled = data["episodes"], [0] * len(data["shards"] or [0])
+    counts = [0] * len(filled)
+    for number, e in enumerate(entries):
+        if any(counts[e["shard"] + 1 :]) or e["offset"] != filled[e["shard"]]:
+            raise ValueError(f"episode {number} does not begin where the one before it ends")
+        filled[e["shard"]] += e["length"] + 1
+        counts[e["shard"]] += 1
+    shards = [{**s, "episodes": count} for s, count in zip(data["shards"], counts, strict=False)]
+    episodes: dict[str, Any] = {name: [e[name] for e in entries] for name in ROW}
+    episodes["sha256"] = "".join(e["sha256"] for e in entries)
+    return data | {"schema": SCHEMA, "shards": shards, "episodes": episodes}
+
+
+class LaterSchema(DemosError):
+    """A set that a later version wrote: nothing is wrong with it."""
 
 
 # ---- reading
@@ -174,18 +203,20 @@ def _made(kind: type[Any], data: dict[str, Any]) -> Any:
 def load(folder: Path, *, verify: bool = True, memory: int = 2**28) -> Demos:
     """See `Demos.load`."""
     while True:
-        index = read_index(folder)
+        text = _read(folder)
+        end, index = text[-END:], _sound(text, folder)
+        del text  # of many episodes it is large
         try:
             blocks = [read_shard(folder, s, index.columns, verify=verify) for s in index.shards]
             break
         except FileNotFoundError as error:
-            if read_index(folder) == index:  # else a writer has just replaced the set: read the new one
+            if _end(folder / INDEX) == end:  # else a writer has just replaced the set: read the new one
                 raise DemosError(f"{error.filename}: the index names this shard, and it is not there.") from None
     if len(blocks) > 1 and sum(s.bytes for s in index.shards) <= memory:
         blocks = [{k: torch.cat([b[k] for b in blocks]) for k in index.columns}]
     elif blocks and sum(s.bytes for s in index.shards) <= memory:
         blocks = [{k: v.clone() for k, v in blocks[0].items()}]
-    return Demos(index.spec, index.about, blocks, index.table())
+    return Demos(index.spec, index.about, blocks, index.episodes)
 
 
 def read_index(folder: Path) -> Index:
@@ -194,32 +225,51 @@ def read_index(folder: Path) -> Index:
     Raises:
         DemosError: there is none, it is damaged, or it was written by a later version.
     """
-    path = folder / INDEX
+    return _sound(_read(folder), folder)
+
+
+def _read(folder: Path) -> bytes:
     try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise DemosError(f"{folder}: no demos here; a set is a folder with an {INDEX} ({error.strerror}).") from None
-    data, sound = parse_index(text, path)
+        return (folder / INDEX).read_bytes()
+    except (OSError, ValueError) as error:  # a name with a zero in it is a ValueError
+        why = getattr(error, "strerror", None) or error
+        raise DemosError(f"{folder}: no demos here; a set is a folder with an {INDEX} ({why}).") from None
+
+
+def _sound(text: bytes, folder: Path) -> Index:
+    index, sound = parse_index(text, folder / INDEX)
     if not sound:
-        raise DemosError(f"{path}: its checksum does not fit, so it was changed or damaged. {MEND}")
-    return data
+        raise DemosError(f"{folder / INDEX}: its checksum does not fit, so it was changed or damaged. {MEND}")
+    return index
 
 
-MEND = "See what is wrong with `check(folder)`; `fix(folder, new_folder)` saves what is sound."
+MEND = "`understudy demos check FOLDER` tells what is wrong; with `--fix NEW` it saves what is sound."
 
 
 def parse_index(text: bytes, path: Path) -> tuple[Index, bool]:
     """The index in `text`, and whether its own checksum fits."""
     try:
-        data = json.loads(text)
-        claimed = data.pop("sha256")
-        if data["schema"] != SCHEMA:
-            raise DemosError(f"{path}: schema {data['schema']} came, and this version reads schema {SCHEMA}.")
-        return Index.from_json(data), claimed == _checksum(data)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-        if isinstance(error, DemosError) and "schema" in str(error):
-            raise
+        data = of_this_schema(from_json(text))
+        index = Index.from_json(data)
+        if index.statistics is None and len(index.episodes):
+            raise ValueError("no statistics of its episodes")
+        return index, text[-END:] == _seal(memoryview(text)[:-END])
+    except LaterSchema as error:
+        raise LaterSchema(f"{path}: {error}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise DemosError(f"{path}: damaged, it does not read as an index ({error}). {MEND}") from None
+
+
+def signed(data: dict[str, Any]) -> bytes:
+    """The bytes of an index: plain data, then the checksum of the bytes before it."""
+    body = _text(data).encode()[:-1]
+    return body + _seal(body)
+
+
+def _seal(body: bytes | memoryview) -> bytes:
+    digest = hashlib.sha256(body)
+    digest.update(b"}")  # of the data alone, as they would be without it
+    return f', "sha256": "{digest.hexdigest()}"}}'.encode()
 
 
 def _text(data: dict[str, Any]) -> str:
@@ -227,10 +277,6 @@ def _text(data: dict[str, Any]) -> str:
         return json.dumps(data, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise DemosError(f"what is said about the set must be plain data that JSON can hold: {error}.") from None
-
-
-def _checksum(data: dict[str, Any]) -> str:
-    return hashlib.sha256(_text(data).encode()).hexdigest()
 
 
 def read_shard(folder: Path, shard: Shard, columns: Kinds, *, verify: bool = True) -> Columns:
@@ -283,11 +329,11 @@ def _view(raw: Tensor, batch: pa.RecordBatch, name: str, dtype: str, shape: tupl
 
 
 def _schema(columns: Kinds) -> pa.Schema:
-    def field(name: str, dtype: str, shape: tuple[int, ...]) -> pa.Field:
+    def one(name: str, dtype: str, shape: tuple[int, ...]) -> pa.Field:
         kind = pa.uint8() if dtype == "bool" else getattr(pa, dtype)()  # Arrow packs bits, and a view cannot
         return pa.field(name, pa.list_(pa.field("item", kind, nullable=False), math.prod(shape)), nullable=False)
 
-    return pa.schema([field(k, *v) for k, v in sorted(columns.items()) if 0 not in v[1]])
+    return pa.schema([one(k, *v) for k, v in sorted(columns.items()) if 0 not in v[1]])
 
 
 # ---- writing
@@ -306,9 +352,10 @@ def save(
     def start(old: Index | None) -> tuple[Index, Iterable[Episode]]:
         if old is not None and not replace:
             raise DemosError(
-                f"{folder}: a set of {len(old.episodes)} episodes is here. Append to it, or say replace=True."
+                f"{folder}: a set of {len(old.episodes)} episodes is here. Choose another folder, append to this one, "
+                "or say replace=True."
             )
-        return Index(spec, about or About(), {}, number=old.number if old else 0), episodes
+        return Index(spec, about or About(), number=old.number if old else 0), episodes
 
     _write_set(Path(folder), start)
 
@@ -333,7 +380,7 @@ def compact(folder: str | Path) -> None:
     def start(old: Index | None) -> tuple[Index, Iterable[Episode]]:
         if old is None:
             raise DemosError(f"{folder}: no demos here to compact.")
-        return Index(old.spec, old.about, {}, number=old.number), load(Path(folder), memory=0)
+        return Index(old.spec, old.about, number=old.number), load(Path(folder), memory=0)
 
     _write_set(Path(folder), start)
 
@@ -371,10 +418,10 @@ class Recorder:
 
     def _index(self, old: Index | None) -> Index:
         if old is None:
-            return Index(self.spec, self.about or About(), {})
+            return Index(self.spec, self.about or About())
         if old.spec != self.spec:
             raise DemosError(f"{self.folder}: the set here has another spec:\n  {old.spec}\nnot\n  {self.spec}")
-        return replace(old, about=self.about or old.about)
+        return old if self.about in (None, old.about) else replace(old, about=self.about)
 
 
 def _write_set(
@@ -397,18 +444,17 @@ def _write_set(
             index, episodes = start(old)
             for group in _groups(index, episodes):
                 index = _add_shard(folder, index, group, written)
-            if index != old:
-                text = _text(index.to_json()).encode()
-                signed = text[:-1] + f', "sha256": "{hashlib.sha256(text).hexdigest()}"}}'.encode()
+            if index is not old:
+                text = signed(index.to_json())
                 written.clear()  # from here on the new index may be there, and name them
-                _write(folder / INDEX, signed)
+                write_atomically(folder / INDEX, text)
                 known.clear()
-                known[signed[-END:]] = index
+                known[text[-END:]] = index
             if old is not None and set(old.shards) - set(index.shards):
                 _sweep(folder, index)
         return index
     except OSError as error:
-        raise _unwritten(folder, error) from error
+        raise refusal(folder, error) from error
     finally:
         for path in written:
             with suppress(OSError):
@@ -441,34 +487,21 @@ def _groups(index: Index, episodes: Iterable[Episode]) -> Iterator[list[Episode]
 def _add_shard(folder: Path, index: Index, group: Sequence[Episode], written: list[Path]) -> Index:
     """The index with one more shard, which is on the disk."""
     columns = pack(group, index.columns or None, len(index.episodes))
-    block = Demos(index.spec, index.about, [columns], Table.of(group))
-    table = block._table
-    entries = [
-        Entry(
-            shard=len(index.shards),
-            offset=int(table.first[i]),
-            length=int(table.lengths[i]),
-            name=table.names[i],
-            weight=float(table.weights[i]),
-            terminated=bool(table.terminated[i]),
-            truncated=bool(table.truncated[i]),
-            info=table.infos[i],
-            sha256=block.digest(i).hex(),
-        )
-        for i in range(len(group))
-    ]
-    own = Index(index.spec, index.about, kinds(columns), episodes=tuple(replace(e, shard=0) for e in entries))
+    table = Table.of(group)
+    block = Demos(index.spec, index.about, [columns], table)
+    digests = b"".join(block.digest(i) for i in range(len(group)))
+    own = Index(index.spec, index.about, kinds(columns), episodes=table, digests=digests)
     data = _arrow(columns, _text(own.to_json()))
     path = folder / f"shard-{index.number:08d}.arrow"
     written.append(path)
-    _write(path, data)
-    shard = Shard(path.name, len(data), hashlib.sha256(data).hexdigest(), len(columns["obs"]))
+    write_atomically(path, data)
     figures = measure(index.spec, columns, table)
     return replace(
         index,
         columns=kinds(columns),
-        shards=(*index.shards, shard),
-        episodes=(*index.episodes, *entries),
+        shards=(*index.shards, Shard(path.name, len(data), sha256(data), len(columns["obs"]), len(group))),
+        episodes=index.episodes.joined(table),
+        digests=index.digests + digests,
         statistics=merge(index.statistics, figures) if index.statistics else figures,
         number=index.number + 1,
     )
@@ -478,10 +511,10 @@ def _arrow(columns: Columns, said: str) -> memoryview:
     """The bytes of a shard. It says itself what is in it, for the day the index is lost; `load` does not ask it."""
     schema = _schema(kinds(columns)).with_metadata({TOLD: said})
     arrays = []
-    for field in schema:
-        values = columns[field.name].reshape(-1)
+    for column in schema:
+        values = columns[column.name].reshape(-1)
         numbers = values.view(torch.uint8) if values.dtype == torch.bool else values
-        arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(numbers.numpy()), type=field.type))
+        arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(numbers.numpy()), type=column.type))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, schema) as writer:
         writer.write_batch(pa.record_batch(arrays, schema=schema))
@@ -494,38 +527,7 @@ def _arrow(columns: Columns, said: str) -> memoryview:
 def _make_folder(folder: Path) -> None:
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
-        _sync(folder.parent)
-
-
-def _write(path: Path, data: bytes | memoryview) -> None:
-    """Put `data` at `path`, durably: a reader, and a disk after a power cut, has the old file or the new one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-        try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(file, rest) :]
-            os.fsync(file)
-        finally:
-            os.close(file)
-        os.replace(beside, path)
-    except BaseException as error:
-        with suppress(OSError):
-            os.unlink(beside)
-        if isinstance(error, OSError):
-            error.needed = len(data)  # type: ignore[attr-defined]
-        raise
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Make renames in `folder` durable."""
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+        fsync_folder(folder.parent)
 
 
 def _sweep(folder: Path, index: Index | None) -> None:
@@ -533,19 +535,8 @@ def _sweep(folder: Path, index: Index | None) -> None:
     named = {s.file for s in index.shards} if index else set()
     for name in os.listdir(folder):
         left = SHARD.fullmatch(name) and name not in named
-        if left or (name.startswith(".") and name.endswith(".tmp") and (SHARD.match(name, 1) or INDEX in name)):
+        if left or (name.endswith(TEMPORARY) and (SHARD.match(name, 1) or name.startswith(f".{INDEX}"))):
             os.unlink(folder / name)
-
-
-def _unwritten(folder: Path, error: OSError) -> RunError:
-    """What to say of a write that failed."""
-    needed = getattr(error, "needed", None)
-    size = f" {needed:,} bytes were to be written" if needed else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        with suppress(OSError):
-            size += f", {shutil.disk_usage(folder).free:,} are free"
-        return RunError(f"{folder}: the disk is full.{size}. Make room and write again; the set is as it was.")
-    return RunError(f"{folder}: it could not be written ({error}).{size}")
 
 
 @contextmanager

@@ -226,7 +226,7 @@ def coordination(conventions: int = 2, agents: int = 2, repeats: int = 1) -> Mar
     return matrix_game(torch.stack([agree] * agents), repeats, play=agree / conventions, title="coordination")
 
 
-def on_off(horizon: int = 10) -> MarkovGame:
+def on_off(horizon: int = 10, guarded: bool = False) -> MarkovGame:
     """Two chains: values that agree and a regret that is as large as it can be.
 
     From state 0 the first agent's move 0 leads to state 1 for good, move 1 to state 2 for good. Only in state 2 is
@@ -234,15 +234,49 @@ def on_off(horizon: int = 10) -> MarkovGame:
     learner who does the same in states 0 and 1, and moves 1 in state 2, cannot be told from it on the expert's path,
     yet the first agent could gain horizon - 1.
 
+    Args:
+        guarded: the moves of the second agent in state 2 change places: 0 is what pays there, and the expert moves 1.
+            Who only does there what the expert does elsewhere has the whole regret.
+
     Source: in the spirit of the two-chain example of Tang et al. 2024, arXiv:2406.04219.
     """
     transition, reward, play = _empty(3, (2, 2))
     for joint, (first, second) in enumerate(product(range(2), repeat=2)):
         transition[0, joint, 1 + first] = 1
         transition[1, joint, 1] = transition[2, joint, 2] = 1
-        reward[0, 2, joint] = second
-    play[:, 0] = 1
+        reward[0, 2, joint] = 1 - second if guarded else second
+    play[:2, 0] = play[2, int(guarded)] = 1
     return MarkovGame(transition, reward, torch.eye(3)[0].double(), (2, 2), horizon, play=play, title="on_off")
+
+
+def thicket(
+    path: int = 4, off: int = 12, agents: int = 2, moves: int = 3, horizon: int = 20, slip: float = 0.0, seed: int = 0
+) -> MarkovGame:
+    """A path through a thicket: in every state each agent has one right move, drawn by `seed`, and only it is safe.
+
+    Where all move right on the path they go on along it, but chance leads off it with `slip`; where anybody errs they
+    are off it for good, and wander about. Off it each agent is paid 1 a step in which another one errs. The expert
+    moves right everywhere: nobody is paid and nobody gains by leaving. A learner who errs off the path with e is left
+    for a gain of up to e for each of the horizon - 1 steps. `slip` is how well recordings cover what is off the path.
+    """
+    source = torch.Generator().manual_seed(seed)
+    states, choices = path + off, (moves,) * agents
+    transition, reward, play = _empty(states, choices)
+    right = torch.randint(moves, (states, agents), generator=source)
+    every = torch.tensor(list(product(range(moves), repeat=agents)))
+    errs = every != right.unsqueeze(1)  # [state, joint, agent]
+    wander = torch.rand(states, off, generator=source, dtype=torch.float64)
+    wander = wander / wander.sum(-1, keepdim=True)
+    along = torch.eye(path, dtype=torch.float64).roll(1, dims=1)
+    transition[:, :, path:] = wander.unsqueeze(1)
+    safe = ~errs[:path].any(-1)  # [path, joint]
+    onward = torch.cat([(1 - slip) * along, slip * wander[:path]], dim=-1)
+    transition[:path] = torch.where(safe.unsqueeze(-1), onward.unsqueeze(1), transition[:path])
+    others = errs.sum(-1, keepdim=True) - errs.long()  # [state, joint, agent]: how many others err
+    reward[:, path:] = (others[path:] > 0).permute(2, 0, 1).double()
+    play[~errs.any(-1)] = 1
+    start = torch.eye(states, dtype=torch.float64)[0]
+    return MarkovGame(transition, reward, start, choices, horizon, play=play, title="thicket")
 
 
 def slip_chain(agents: int = 1, horizon: int = 50) -> MarkovGame:

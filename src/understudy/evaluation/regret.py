@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from understudy.core.errors import ConfigError, EnvError
+from understudy.core.errors import ConfigError, EnvError, nearest
 from understudy.core.tree import tree_map
 from understudy.core.types import EnvSpec, Policy
 from understudy.evaluation.measured import aligned
@@ -43,10 +43,19 @@ class Regret:
     note: str  # how they were found
 
     def __getitem__(self, name: str) -> Estimate:
+        if name not in self.figures:
+            raise ConfigError(f"unknown figure {name!r}.{nearest(name, self.figures)}")
         return self.figures[name]
 
     def __str__(self) -> str:
-        return aligned([[name, str(figure)] for name, figure in self.figures.items()]) + f"\n\n{self.note}"
+        """A table, the expert's figures beside the play's own."""
+        rows = [
+            [name, str(figure), str(self.figures.get(f"demonstrated {name}", ""))]
+            for name, figure in self.figures.items()
+            if not name.startswith("demonstrated ")
+        ]
+        beside = "expert" if any(row[2] for row in rows) else ""
+        return aligned([["", "play", beside], *rows]) + f"\n\n{self.note}"
 
 
 # --- exact -----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ another. Two classes of deviations are known here, and both contain obeying:
 exploitability is NashConv and the regret the Nash gap. Everything is float64.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any, Literal
@@ -27,8 +27,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from understudy.core.errors import ConfigError, EnvError, expect_shape
+from understudy.maths.divergence import entropy
 
 Deviations = Literal["swap", "external"]
+TINY = 1e-300  # what a total is at least where it divides
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,7 +277,7 @@ def _improved(
 
 
 def _lasting_reply(game: Game, play: Tensor, agent: int, deviations: Deviations, discount: float) -> Reply:
-    alone = Game(game.transition, game.reward[agent : agent + 1], game.start, game.choices, None, game.over)
+    alone = replace(game, reward=game.reward[agent : agent + 1])
     later, before = values(alone, play, discount)[0], None
     while True:
         _, deviation = _improved(game, play, later, agent, deviations, discount)
@@ -292,3 +294,50 @@ def _from_start(game: Game, found: Float[Tensor, "*steps agent state"]) -> Float
 def _ends(game: Game, discount: float) -> None:
     if not 0 <= discount < 1:
         raise ConfigError(f"discount: got {discount}; a game without a horizon needs one from 0 to below 1.")
+
+
+# --- imitation where deviations lead ---------------------------------------------------------------------------------
+
+
+def worst_case(
+    game: Game,
+    play: Float[Tensor, "*time state joint"],
+    loss: Float[Tensor, "state"],
+    deviations: Deviations = "swap",
+    discount: float = 1.0,
+) -> tuple[Float[Tensor, ""], Float[Tensor, "state"]]:
+    """The largest expected sum of `loss` that a deviation of one agent can lead to, and the steps that it leads to.
+
+    `loss` is paid for each step that begins in a state; nothing is paid where the game is over. The steps are expected
+    numbers of them in each state, discounted; obeying is a deviation too.
+    """
+    lost = (loss * ~game.over).unsqueeze(-1).expand_as(game.reward[0])
+    game = replace(game, reward=lost.expand_as(game.reward))
+    tried = [play]
+    for agent in range(game.agents):
+        reply = best_reply(game, play, agent, deviations, discount)
+        told = play if reply.deviation.dim() == 3 else game.timed(play)
+        tried.append(deviated(told, reply.deviation, agent, game.choices))
+    worth = torch.stack([value(game, one, discount)[0] for one in tried])
+    often = occupancy(game, tried[int(worth.argmax())], discount) * ~game.over
+    return worth.max(), often if game.horizon is None else often.sum(0)
+
+
+def unlikeness(told: Float[Tensor, "state joint"], log_play: Float[Tensor, "state joint"]) -> Float[Tensor, "state"]:
+    """KL(what an expert was counted to do || play) in nats, of each state; 0 where nothing was counted."""
+    shares = told / told.sum(-1, keepdim=True).clamp(min=TINY)
+    return (-(shares * log_play).sum(-1) - entropy(shares)).clamp(min=0)
+
+
+def visited_loss(
+    log_play: Float[Tensor, "state joint"], told: Float[Tensor, "state joint"], visits: Float[Tensor, "state"]
+) -> Float[Tensor, ""]:
+    """Mean of -log play of what an expert was counted to do, each state weighing as it is visited.
+
+    Visits where nothing was counted do not count; 0 where there are no others. The mean of rho(s) * -log play(a|s)
+    over what was counted, rho(s) = share of visits / share of counts, is the same.
+    """
+    weight = visits * (told.sum(-1) > 0)
+    shares = told / told.sum(-1, keepdim=True).clamp(min=TINY)
+    each = -(shares * log_play).sum(-1)
+    return (weight * each).sum() / weight.sum().clamp(min=TINY)

@@ -121,7 +121,7 @@ def quantal_response(
     at_stake = (payoffs.detach().amax(-1) - payoffs.detach().amin(-1)).max()
     steps = max(4, ceil(float(at_stake) / temperature))
     for k in range(1, steps):  # near the branch is enough on the way
-        logits = _newton(partial(reply, scale=k / steps), logits)[0]
+        logits = _fixed_point(partial(reply, scale=k / steps), logits, iterations=1)
     return play_of(_fixed_point(partial(reply, scale=1.0), logits))
 
 
@@ -158,7 +158,8 @@ def _stage(
         log_chance = torch.stack([log_chance for log_chance, _ in found])
         worth = torch.stack([(facing(play, i, choices).sum(-1) * v).sum(-1) for i, (_, v) in enumerate(found)])
     else:
-        known = quantal_response(payoffs, choices, temperature) if others is None else others
+        known = others if concept == "independent" else quantal_response(payoffs, choices, temperature)
+        assert known is not None
         averages = [x / temperature for x in _averages(payoffs, known, choices)]
         each = [x.log_softmax(-1) for x in averages]
         log_chance = torch.stack([_for_all(x, i, choices) for i, x in enumerate(each)])
@@ -191,35 +192,40 @@ def _for_all(own: Float[Tensor, "state choice"], agent: int, choices: tuple[int,
     return unfaced(own.unsqueeze(-2).expand(-1, others, -1), agent, choices)
 
 
-def _fixed_point(function: Callable[[Tensor], Tensor], x: Float[Tensor, "row entry"]) -> Float[Tensor, "row entry"]:
-    """x = function(x), each row by itself, by Newton's method.
+def _fixed_point(
+    function: Callable[[Tensor], Tensor], x: Float[Tensor, "row entry"], iterations: int = ITERATIONS
+) -> Float[Tensor, "row entry"]:
+    """x = function(x), each row by itself, by Newton's method; where that goes wrong x = function(x) is the next step.
 
-    The gradient of what comes out is that of the solution: dx = (1 - J)^-1 df, J the derivative in x.
-    """
-    for _ in range(ITERATIONS):
-        following, error, slope = _newton(function, x)
-        if error <= TOLERANCE * (1 + float(x.abs().max())):
-            return x + torch.linalg.solve(slope, (function(x) - x).unsqueeze(-1)).squeeze(-1)
-        x = following
-    raise ConfigError("no soft equilibrium was found: raise the temperature, or lower the discount.")
+    The gradient of what comes out is that of the solution: dx = (1 - J)^-1 df, J the derivative in x. With fewer
+    `iterations` than it takes, what comes out is near the solution and not it.
 
-
-def _newton(
-    function: Callable[[Tensor], Tensor], x: Float[Tensor, "row entry"]
-) -> tuple[Float[Tensor, "row entry"], float, Float[Tensor, "row entry entry"]]:
-    """One step towards x = function(x), how far `x` was off, and 1 - J there; none of it carries a gradient.
-
-    Rows for which Newton's step does not help make the plain one, x = function(x).
+    Raises:
+        ConfigError: nothing was found in ITERATIONS.
     """
     eye = torch.eye(x.shape[-1], dtype=x.dtype)
+    ones = eye.unsqueeze(1).expand(-1, len(x), -1)
+    at, image = _image(function, x)
+    for _ in range(iterations):
+        (rows,) = torch.autograd.grad(image, at, ones, is_grads_batched=True, retain_graph=True)
+        slope = eye - rows.detach().transpose(0, 1)  # [row, out, in]
+        error = image - at
+        far = float(error.detach().abs().max())
+        if far <= TOLERANCE * (1 + float(at.detach().abs().max())):
+            x = at.detach()
+            return x + torch.linalg.solve(slope, (function(x) - x).unsqueeze(-1)).squeeze(-1)
+        step = torch.linalg.solve(slope, error.detach().unsqueeze(-1)).squeeze(-1)
+        tried, its_image = _image(function, at + step)
+        if not float((its_image - tried).detach().abs().max()) < far:  # NaN is no help either
+            tried, its_image = _image(function, image.detach())
+        at, image = tried, its_image
+    if iterations == ITERATIONS:
+        raise ConfigError("no soft equilibrium was found: raise the temperature, or lower the discount.")
+    return at.detach()
+
+
+def _image(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """`x` as a place to differentiate at, and its image with the way there."""
     with torch.enable_grad():
         at = x.detach().requires_grad_()
-        image = function(at)
-        ones = eye.unsqueeze(1).expand(-1, len(x), -1)
-        (rows,) = torch.autograd.grad(image, at, ones, is_grads_batched=True)
-    with torch.no_grad():
-        slope, error = eye - rows.transpose(0, 1), image - at  # slope: [row, out, in]
-        step = at + torch.linalg.solve(slope, error.unsqueeze(-1)).squeeze(-1)
-        better = (function(step) - step).abs().amax(-1) < error.abs().amax(-1)
-        following = torch.where(better.unsqueeze(-1), step, image)
-    return following.detach(), float(error.abs().max()), slope
+        return at, function(at)

@@ -23,18 +23,22 @@ def table_of(policy: Any, choices: tuple[int, ...], states: int) -> Float[Tensor
     Raises:
         EnvError: the policy remembers, so that what it does in a state depends on how it came there.
     """
-    if next(tree_leaves(policy.start(1)), None) is not None:
-        raise EnvError(
-            "the policy remembers earlier steps, so it has no table of states. Measure it by play: "
-            "`api.regret(policy, env, exact=False)`."
-        )
     policy = copy.deepcopy(policy).double() if isinstance(policy, nn.Module) else policy
+    return log_table(policy, choices, states, torch.float64).double().exp()
+
+
+def log_table(
+    policy: Any, choices: tuple[int, ...], states: int, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "state joint"]:
+    """Log-probability of each joint action in each state, with its gradient. Raises EnvError as `table_of` does."""
+    if next(tree_leaves(policy.start(1)), None) is not None:
+        raise EnvError("the policy remembers earlier steps, so it has no table of states. Use one that does not.")
     joints = prod(choices)
-    seen = torch.eye(states, dtype=torch.float64)[:, None, None, :].expand(-1, joints, len(choices), -1)
+    seen = torch.eye(states, dtype=dtype)[:, None, None, :].expand(-1, joints, len(choices), -1)
     moves = torch.stack(torch.unravel_index(torch.arange(joints), choices), dim=-1).expand(states, -1, -1)
     legal = own_moves(choices)
-    every = None if legal.all() else legal.expand(states, joints, -1, -1)
-    return policy.log_prob(View(seen, legal=every), moves).double().sum(-1).exp()
+    every = None if bool(legal.all()) else legal.expand(states, joints, -1, -1)
+    return policy.log_prob(View(seen, legal=every), moves).sum(-1)
 
 
 def policy_of(each: Float[Tensor, "agent state choice"], spec: EnvSpec) -> AgentPolicy:

@@ -26,8 +26,10 @@ VERSION = 1
 NAMES = "[0-9]" * 9 + ".json"
 
 
-def save(folder: Path, update: int, state: Any, keep: int = 2, milestone_every: int = 0) -> Path:
+def save(folder: Path, update: int, state: Any, keep: int = 2, milestone_every: int = 0, of: str = "") -> Path:
     """Write checkpoint number `update` of `state`; delete all older ones but `keep - 1` and the milestones.
+
+    `of` names the run that it belongs to.
 
     Returns its JSON file, which is written last.
 
@@ -41,7 +43,7 @@ def save(folder: Path, update: int, state: Any, keep: int = 2, milestone_every: 
             raise RunError(f"{place} holds NaN at update {update}: learning has diverged. The last checkpoint is kept.")
     folder.mkdir(parents=True, exist_ok=True)
     data = safetensors.torch.save(tensors)
-    body = {"version": VERSION, "update": update, "tensors": sha256(data), "state": tree}
+    body = {"version": VERSION, "of": of, "update": update, "tensors": sha256(data), "state": tree}
     path = folder / f"{update:09d}.json"
     write_atomically(path.with_suffix(".safetensors"), data)
     write_atomically(path, to_json({"sha256": sha256(to_json(body)), "body": body}))
@@ -57,18 +59,21 @@ def latest(folder: Path) -> Path | None:
     return max(folder.glob(NAMES), default=None)
 
 
-def load(path: Path, state: State, device: torch.device | str = "cpu") -> tuple[int, State]:
+def load(path: Path, state: State, device: torch.device | str = "cpu", of: str = "") -> tuple[int, State]:
     """The update's number and `state` as it was saved, bit for bit.
 
     Args:
         path: the JSON file of a checkpoint.
         state: one that was begun alike. Modules, optimizers and dataclasses that are not frozen are filled in place.
         device: where tensors go that have no counterpart in `state`.
+        of: the run that it must belong to; empty: any.
 
     Raises:
-        RunError: a file is missing or damaged, or `state` was begun with other shapes.
+        RunError: a file is missing or damaged, is another run's, or `state` was begun with other shapes.
     """
     body = _verified(path, path.read_bytes())
+    if (of and body.get("of", of) != of) or body["update"] != int(path.stem):  # the first did not tell whose they are
+        raise RunError(f"{path} is a checkpoint of another run or update, put here. {_WAY_OUT.format(path.stem)}")
     beside = path.with_suffix(".safetensors")
     try:
         data = beside.read_bytes()

@@ -79,7 +79,7 @@ class Lines:
                 written += os.pwrite(self._handle, data[written:], self.position + written)
         except OSError as error:
             os.ftruncate(self._handle, self.position)
-            raise refusal(self.path, error, len(data), RunError) from error
+            raise refusal(self.path, error, len(data)) from error
         self.position += len(data)
 
     def sync(self) -> int:
@@ -87,7 +87,7 @@ class Lines:
         try:
             os.fsync(self._handle)
         except OSError as error:
-            raise refusal(self.path, error, self.position, RunError) from error
+            raise refusal(self.path, error, self.position) from error
         return self.position
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ The same call resumes when the folder holds a run. A run killed at any moment an
 that was not: the state, the generator, the metrics file. (On one machine with the same number of threads.)
 """
 
+import math
 import signal
 import sys
 import threading
@@ -28,7 +29,7 @@ from torch import Tensor
 
 from understudy.core import config as settings
 from understudy.core.errors import ConfigError, RunError
-from understudy.core.files import only_one, sha256, to_json, write_atomically
+from understudy.core.files import TEMPORARY, only_one, sha256, to_json, write_atomically
 from understudy.core.random import generator
 from understudy.runs import checkpoint, devices
 from understudy.runs.log import Averages, Lines, Row, Screen, now, read_lines, tensorboard
@@ -55,8 +56,8 @@ class Budget:
     minutes: float | None = None
 
     def __post_init__(self) -> None:
-        if (self.updates is not None and self.updates < 0) or (self.minutes is not None and self.minutes < 0):
-            raise ConfigError(f"updates={self.updates}, minutes={self.minutes}: a budget is not negative.")
+        if not all(limit is None or 0 <= limit < math.inf for limit in (self.updates, self.minutes)):
+            raise ConfigError(f"updates={self.updates}, minutes={self.minutes}: a budget is a number from 0 on.")
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,7 @@ class _Folder:
         self.checkpoints = folder / "checkpoints"
         self.events = Lines(folder / "events.jsonl")
         self.saved, self.saved_at = (-1, 0.0), time.monotonic()
+        self.identity = ""  # sha256 of what makes two runs the same
         self.metrics: Lines
         self.board: Any = None
 
@@ -224,16 +226,18 @@ class _Folder:
 
     def begin(self, identity: dict[str, Any], live: _Live) -> int:
         """Start the run or restore `live` from its last checkpoint; returns the number of updates made."""
-        path = self.folder / "run.json"
+        path, self.identity = self.folder / "run.json", sha256(to_json(identity))
         about = _about(self.device)
         if path.exists():
             _same_run(path, identity)
         else:
+            for left in self.folder.glob(f".{path.name}.*{TEMPORARY}"):  # of a run that was killed as it began
+                left.unlink()
             write_atomically(path, to_json({"version": VERSION, **identity, "about": about}, indent=1))
         last = checkpoint.latest(self.checkpoints)
         update = 0
         if last is not None:
-            update, _ = checkpoint.load(last, live, self.device)
+            update, _ = checkpoint.load(last, live, self.device, of=self.identity)
             self.saved = (update, live.seconds)
         self.metrics = Lines(self.folder / "metrics.jsonl", keep=live.metrics)
         self.event("resume" if last else "start", update, live.seconds, **about)
@@ -260,7 +264,8 @@ class _Folder:
         if self.saved == (update, live.seconds):
             return self.checkpoints / f"{update:09d}.json"
         live.metrics = self.metrics.sync()  # lines first: a checkpoint never knows of more than the disk does
-        path = checkpoint.save(self.checkpoints, update, live, self.habits.keep, self.habits.milestone_every)
+        keep, milestones = self.habits.keep, self.habits.milestone_every
+        path = checkpoint.save(self.checkpoints, update, live, keep, milestones, of=self.identity)
         self.saved, self.saved_at = (update, live.seconds), time.monotonic()
         self.event("save", update, live.seconds)
         return path

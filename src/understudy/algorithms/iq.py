@@ -1,0 +1,161 @@
+"""IQ-Learn: the Q whose own policy is the demonstrators', found without a reward and without a discriminator.
+
+Every Q is the soft-optimal one of exactly one reward, r = Q(s, a) - discount * V(s'), and makes one policy, softmax Q.
+So one looks for the Q under whose reward the demonstrators do better than whoever else does; in temperatures:
+
+    maximise  E_expert[ r ]  -  E[ V(s) - discount * V(s') ]  -  penalty * E[ r^2 ],    V(s) = log sum_a exp Q(s, a)
+
+`sampling` says over which steps the second mean goes, and the third:
+    value    the demonstrators' own (offline): cloning, with a price on the rewards that the clone implies
+    v0       the same with the step t weighed by discount^t, so that the second mean is (1 - discount) V(s_0) (offline)
+    online   half the demonstrators', half play of the policy learnt so far, kept for a while and drawn from again
+
+Agents learn each by themselves (`mixer="none"`), or r and V are those of a team: sums of its agents' own (`sum`, VDN),
+or monotone mixtures (`monotone`, MIFQ). Sources: Garg et al. 2021, arXiv:2106.12142; Bui et al. 2024, arXiv:2310.06801.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from understudy.algorithms.ppo import descend
+from understudy.core.errors import ConfigError, DemosError
+from understudy.core.tree import tree_map
+from understudy.core.types import Env
+from understudy.demos.demos import Demos
+from understudy.demos.replay import Replay
+from understudy.maths.soft_q import discounted, iq_loss
+from understudy.nets import AgentPolicy, NetConfig
+from understudy.nets.soft_q import SoftQ
+from understudy.rollout import Live, begin, collect
+
+
+@dataclass(frozen=True)
+class Config:
+    net: NetConfig = field(default_factory=lambda: NetConfig(hidden=128, activation="relu"))
+    mixer: Literal["none", "sum", "monotone"] = "none"  # what is valued: agents, or teams by sum or mixture
+    sampling: Literal["value", "v0", "online"] = "value"
+    discount: float = 0.99
+    penalty: float = 0.01  # weight of r^2, rewards in temperatures: temperature / (4 alpha) of the paper
+    batch: int = 256  # steps of demonstrations in a minibatch; online as many of play
+    window: int = 32  # steps in a row, for policies with a past
+    burn_in: int = 8  # first steps of a window that have no weight, but where the episode begins there
+    steps: int = 20  # gradient steps in one update
+    limit: int = 5_000  # gradient steps in all
+    rate: float = 1e-3
+    weight_decay: float = 1e-4
+    max_grad_norm: float = 1.0
+    envs: int = 32  # online: played side by side
+    segment: int = 8  # online: steps played in each env before an update, by policies without a past
+    replay: int = 16_384  # online: steps of play that are kept
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "window", "steps", "limit", "envs", "segment", "replay"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be 1 or more.")
+        for name in ("penalty", "rate", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:  # NaN is refused too
+                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be a finite number, 0 or more.")
+        if not self.max_grad_norm > 0:
+            raise ConfigError(f"max_grad_norm: got {self.max_grad_norm}, but it must be above 0; inf clips nothing.")
+        if not 0 <= self.discount <= 1:
+            raise ConfigError(f"discount: got {self.discount}, but it must lie in [0, 1].")
+        if not 0 <= self.burn_in < self.window:
+            raise ConfigError(f"burn_in: got {self.burn_in} of a window of {self.window}: some steps must be learnt.")
+
+    @property
+    def has_past(self) -> bool:
+        """Windows of steps are needed rather than single ones."""
+        return self.net.body == "gru" or self.net.frames > 1 or self.net.own_action
+
+
+@dataclass
+class State:
+    """All that changes in training."""
+
+    soft: SoftQ
+    optimizer: torch.optim.Optimizer
+    seed: int  # of the shuffle
+    position: int = 0  # minibatches learnt
+    live: Live | None = None
+    replay: Replay | None = None
+
+
+def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.Generator) -> State:
+    """A fresh Q that normalises by the demonstrations; online also fresh envs, and a first segment of play."""
+    if demos is None or not len(demos):
+        raise DemosError("iq learns from demonstrations, and there are none: give it a recording.")
+    soft = SoftQ(config.net, demos.spec, config.mixer, generator)
+    seed = int(torch.randint(2**31, (), generator=generator))
+    for position in range(min(demos.batches_per_epoch(4096), 64)):  # up to a quarter of a million steps
+        soft.observe(demos.batch(position, 4096, seed).view)
+    optimizer = torch.optim.AdamW(soft.groups(), lr=config.rate, weight_decay=config.weight_decay)
+    state = State(soft, optimizer, seed)
+    if config.sampling == "online":
+        if env is None:
+            raise ConfigError("sampling: 'online' plays in the env: give it one, or use 'value'.")
+        envs = min(config.envs, getattr(env, "copies", config.envs))
+        state.live = begin(env, soft.policy, envs, generator)
+        played, state.live = collect(env, soft.policy, state.live, _length(config), generator)
+        state.replay = Replay.of(played, config.replay)
+    return state
+
+
+def update(
+    config: Config, state: State, demos: Demos, env: Env | None, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """`steps` gradient steps; online, a segment is played before them."""
+    if state.replay is not None:
+        assert env is not None and state.live is not None
+        played, state.live = collect(env, state.soft.policy, state.live, _length(config), generator)
+        state.replay.put(played)
+    totals = []
+    for _ in range(min(config.steps, config.limit - state.position)):
+        loss, reward = _loss(config, state, demos, generator)
+        descend(state.optimizer, loss, config.max_grad_norm)
+        state.position += 1
+        totals.append(torch.stack([loss.detach(), reward]))
+    loss, reward = torch.stack(totals).mean(dim=0)
+    return {"loss": loss, "reward": reward}
+
+
+def finished(config: Config, state: State) -> bool:
+    """The limit is reached."""
+    return state.position >= config.limit
+
+
+def result(state: State) -> AgentPolicy:
+    """The policies that Q makes."""
+    return state.soft.policy
+
+
+def _loss(config: Config, state: State, demos: Demos, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """What one gradient step lowers, and the implied reward's mean over the demonstrators' steps."""
+    soft = state.soft
+    window, burn_in = (config.window, config.burn_in) if config.has_past else (1, 0)
+    size = max(1, config.batch // window)
+    if config.sampling == "v0":
+        longest = int(demos.lengths.max())
+        some = torch.randint(len(demos), (max(1, config.batch // longest),), generator=generator)
+        part = demos.padded(some)
+        expert = discounted(soft.value(part, generator), config.discount)
+    else:
+        part = demos.batch(state.position, size, state.seed, window)
+        part = part if window > 1 else tree_map(lambda x: x.unsqueeze(1), part)
+        expert = soft.value(part, generator, burn_in)
+    played = None
+    chase = soft.chase(part, generator)
+    if state.replay is not None:
+        ours = state.replay.windows(size, generator) if config.has_past else state.replay.steps(size, generator)
+        played = soft.value(ours, generator, burn_in)
+        chase = (chase + soft.chase(ours, generator)) / 2
+    loss, reward = iq_loss(expert, played, config.discount, config.penalty)
+    return loss + chase, reward
+
+
+def _length(config: Config) -> int:
+    """Steps of a segment of play: a window for policies with a past."""
+    return config.window if config.has_past else config.segment

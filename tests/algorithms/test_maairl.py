@@ -1,0 +1,283 @@
+"""A reward is what is learnt: of the right form, of the right size at the optimum, and it can be kept and used."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from understudy import api
+from understudy.algorithms import bc, maairl, ppo
+from understudy.core.errors import ConfigError, RunError
+from understudy.core.random import generator
+from understudy.core.types import Segment, View
+from understudy.envs import tabular
+from understudy.envs.particles import Navigation
+from understudy.envs.rewarded import Rewarded
+from understudy.maths.adversarial import airl_logits, discriminator_loss
+from understudy.maths.returns import discounted
+from understudy.nets import NetConfig
+from understudy.nets.discriminators import JudgeConfig
+from understudy.nets.rewards import load_reward, save_reward
+from understudy.rollout import play
+
+SMALL = maairl.Config(
+    start="fresh", warmup=0, batch=256, judge_rate=0.02, penalty=0.0, judge=JudgeConfig(hidden=16, state_only=True),
+    learner=ppo.Config(envs=32, segment=16, minibatches=1, net=NetConfig(layers=0), value_hidden=16, bonus=0.0),
+)  # fmt: skip
+
+
+def begun(env, demos, seed=0, **settings):
+    config, draws = replace(SMALL, **settings), generator(seed, "train")
+    return config, maairl.init(config, demos, env, draws), draws
+
+
+# ---- the discriminator
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_at_the_optimum_f_is_the_experts_log_probability_whoever_the_learner_is(seed):
+    """One state. The gradient of the expected loss vanishes at f = log pi_E, and nowhere near it."""
+    source = generator(seed)
+    expert, learner = (torch.rand(5, generator=source, dtype=torch.float64).log_softmax(0) for _ in range(2))
+
+    def gradient(f):
+        f = f.clone().requires_grad_()
+        logits = airl_logits(f, learner).unsqueeze(-1)
+        discriminator_loss(logits, logits, expert.exp().unsqueeze(-1), learner.exp().unsqueeze(-1)).backward()
+        return f.grad
+
+    torch.testing.assert_close(gradient(expert), torch.zeros(5).double(), atol=1e-12, rtol=0)
+    assert gradient(expert + 0.1).abs().min() > 1e-3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_papers_loss_and_gradient_by_a_loop_over_numbers(seed):
+    source = generator(seed)
+    f = torch.randn(6, 2, generator=source, dtype=torch.float64).requires_grad_()
+    log_pi = -3 * torch.rand(6, 2, generator=source, dtype=torch.float64)
+    loss = discriminator_loss(airl_logits(f[:4], log_pi[:4]), airl_logits(f[4:], log_pi[4:]))
+    loss.backward()
+    total, slow = 0.0, np.zeros((6, 2))
+    for i in range(6):
+        for j in range(2):
+            top, pi = math.exp(f[i, j].item()), math.exp(log_pi[i, j].item())
+            d, share = top / (top + pi), 0.5 / (8 if i < 4 else 4)
+            total += share * -math.log(d if i < 4 else 1 - d)
+            slow[i, j] = share * (d - (i < 4))
+    assert loss.item() == pytest.approx(total, abs=1e-8)
+    np.testing.assert_allclose(f.grad, slow, atol=1e-8)
+
+
+def test_a_state_is_paid_for_itself_where_actions_are_not_seen():
+    env = Navigation()
+    demos = api.record(env, episodes=4)
+    _, state, _ = begun(env, demos)
+    played = play(env, state.policy, 3, generator(0))
+    other = (played.actions + 1) % 5
+    assert torch.equal(state.shaped.reward(played.view, played.actions), state.shaped.reward(played.view, other))
+    _, seeing, _ = begun(env, demos, judge=JudgeConfig(hidden=16))
+    assert not torch.equal(seeing.shaped.reward(played.view, played.actions), seeing.shaped.reward(played.view, other))
+
+
+def test_shaping_adds_what_does_not_hang_on_the_play():
+    """Discounted over an episode that is over, f sums to g less the potential of where the episode began."""
+    env = Navigation()
+    config, state, _ = begun(env, api.record(env, episodes=8))
+    played = api.record(env, episodes=8).padded()
+    assert played.valid is not None and bool(played.terminated.any(dim=1).all())
+    count = played.valid.unsqueeze(-1)
+    with torch.no_grad():
+        parts = [state.shaped(played), state.shaped.reward(played.view, played.actions)]
+        begins = state.shaped.potential(played.view, played.actions)[:, 0]
+    never, none = torch.zeros(count.shape[:2], dtype=torch.bool), torch.zeros_like(parts[0])
+    f, g = (discounted(x * count, never, none, config.learner.discount)[:, 0] for x in parts)
+    torch.testing.assert_close(f, g - begins, atol=1e-4, rtol=1e-4)
+
+
+def test_where_a_time_limit_stopped_the_potential_goes_on():
+    env = Navigation(horizon=4, fixed_horizon=True)
+    _, state, _ = begun(env, api.record(env, episodes=3))
+    last = play(env, state.policy, 3, generator(0))
+    assert bool(last.truncated[:, -1].all())
+    over = replace(last, terminated=torch.ones_like(last.terminated))
+    with torch.no_grad():
+        gap = state.shaped(last) - state.shaped(over)
+        after = state.shaped.potential(last.next_view, last.actions)
+    torch.testing.assert_close(gap, SMALL.learner.discount * after, atol=1e-5, rtol=1e-5)
+
+
+def test_the_learner_is_paid_less_for_what_it_does_already_where_the_reward_is_flat():
+    """With f = 0 the pay is -log pi: entropy. The likelier of two moves pays less, and f alone pays both alike."""
+    env = tabular.matching_pennies()
+    demos = api.record(env, episodes=50)
+    for pays, likelier_pays_less in (("ratio", True), ("level", False)):
+        config, state, draws = begun(env, demos, pays=pays, judge_rate=0.0)
+        for weight in state.shaped.parameters():
+            weight.data.zero_()
+        state.policy.outs[0].weight.data.zero_()
+        state.policy.outs[0].bias.data[:] = torch.tensor([2.0, 0.0])
+        for _ in range(12):
+            maairl.update(config, state, demos, env, draws)
+        params, _ = state.policy.params(View(torch.ones(1, 1, 2, 1)), torch.zeros(1, 1, 2, dtype=torch.long))
+        gap = (params[..., 0] - params[..., 1]).mean().item()
+        assert (gap < 1.8) is likelier_pays_less, (pays, gap)
+
+
+def test_who_is_paid_for_its_entropy_on_average_is_paid_alike_for_finishing_early_late_or_never():
+    """The bias probe: where f is log pi, as for a discriminator that says 1/2, a step pays 0 on average, as ends do."""
+    env = Navigation()
+    demos = api.record(env, episodes=8)
+    config, state, _ = begun(env, demos)
+    played = play(env, state.policy, 200, generator(0))
+    params, _ = state.policy.params(played.view, played.actions)
+    f = state.policy.head.log_prob(params, played.actions)
+    counts = played.valid.unsqueeze(-1).expand_as(f)
+    paid = maairl.pay_of(config, state, played, f, params)[counts]
+    assert abs(paid.mean().item()) < 4 * paid.std().item() / math.sqrt(len(paid)) + 1e-3
+    unpaid = maairl.pay_of(replace(config, pays="shaped"), state, played, f, params)[counts]
+    assert unpaid.mean().item() < -1  # below 0: it would pay for finishing
+
+
+def test_play_at_random_is_told_from_the_demonstrators_too():
+    """With contrast the reward knows a state that neither learners nor demonstrators go to."""
+    transition = torch.zeros(3, 2, 3, dtype=torch.float64)
+    transition[:, 0, 1] = transition[:, 1, 2] = 1  # move 0 leads to state 1, move 1 to state 2
+    play_first = torch.tensor([[1.0, 0.0]] * 3, dtype=torch.float64)
+    start = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    env = tabular.MarkovGame(
+        transition, torch.zeros(1, 3, 2).double(), start, (2,), 8, play=play_first, title="two ways"
+    )
+    demos = api.record(env, episodes=30)
+    known = []
+    for contrast in (0.0, 0.5):
+        config, state, draws = begun(env, demos, contrast=contrast)
+        state.policy.outs[0].weight.data.zero_()
+        state.policy.outs[0].bias.data[:] = torch.tensor([12.0, -12.0])  # it does as the demonstrators did
+        config = replace(config, warmup=1000)
+        for _ in range(12):
+            maairl.update(config, state, demos, env, draws)
+        worth = state.shaped.reward(View(torch.eye(3).unsqueeze(1)), torch.zeros(3, 1, dtype=torch.long)).detach()[:, 0]
+        known.append((worth[1] - worth[2]).item())
+    assert known[1] > known[0] + 0.5
+
+
+def test_what_comes_out_is_the_mean_of_the_latest_policies():
+    env = Navigation(horizon=4)
+    demos = api.record(env, episodes=4)
+    config, state, draws = begun(env, demos, average=0.5)
+    weight = state.policy.outs[0].weight
+    mean = weight.detach().clone()
+    for _ in range(4):
+        maairl.update(config, state, demos, env, draws)
+        mean = 0.5 * mean + 0.5 * weight.detach()
+    torch.testing.assert_close(maairl.result(state).outs[0].weight, mean)
+    assert not torch.equal(mean, weight)
+    assert torch.equal(maairl.result(state).normaliser.mean, state.policy.normaliser.mean)
+
+
+def test_two_rooms_that_differ_by_a_prize_are_told_apart():
+    """State-only: the learned reward prefers the room that pays, on the expert's own soft play."""
+    env = tabular.two_rooms(prize=2.0, horizon=20)
+    demos = api.record(env, episodes=100)
+    learner = replace(SMALL.learner, discount=0.9, segment=20)
+    config, state, draws = begun(env, demos, learner=learner)
+    for _ in range(60):
+        maairl.update(config, state, demos, env, draws)
+    rooms = View(torch.eye(2).unsqueeze(1))
+    worth = maairl.learned_reward(SMALL, state)(rooms, torch.zeros(2, 1, dtype=torch.long)).detach()[:, 0]
+    params, _ = state.policy.params(View(rooms.obs.unsqueeze(1)), torch.zeros(2, 1, 1, dtype=torch.long))
+    to_one = params.softmax(-1)[..., 1].mean().item()
+    assert worth[1] - worth[0] > 0.5
+    assert to_one == pytest.approx(1 / (1 + math.exp(-0.9 * 2.0)), abs=0.1)
+
+
+@pytest.mark.parametrize("net", [NetConfig(body="gru", hidden=8), NetConfig(own_action=True, hidden=8)])
+def test_policies_with_a_past_are_asked_for_likelihoods_along_windows(net):
+    env = Navigation(horizon=6)
+    demos = api.record(env, episodes=8)
+    learner = replace(SMALL.learner, net=net, envs=4, segment=5)
+    config, state, draws = begun(env, demos, learner=learner, clone=bc.Config(window=4, burn_in=1), batch=8)
+    stats = [maairl.update(config, state, demos, env, draws) for _ in range(2)][-1]
+    assert all(torch.isfinite(x).all() for name, x in stats.items() if name != "return")
+    part = maairl._demonstrated(config, state, demos)
+    assert (part.weight > 0).any()
+    with pytest.raises(ConfigError, match="replay"):
+        begun(env, demos, learner=learner, replay=1)
+
+
+def test_older_steps_are_judged_by_the_present_policy():
+    env = tabular.matching_pennies()
+    demos = api.record(env, episodes=50)
+    config, state, draws = begun(env, demos, replay=3)
+    for _ in range(2):
+        maairl.update(config, state, demos, env, draws)
+    assert len(state.replay.gone) == 2 * 32 * 16
+    scored = maairl._scored(state.policy, state.replay.steps).labels["log_prob"]
+    again = state.policy.log_prob(View(torch.ones(1, 1, 2, 1)), state.replay.steps.actions[:1].unsqueeze(1))
+    torch.testing.assert_close(scored[:1], again[0])
+
+
+# ---- the reward as an object
+
+
+def test_a_reward_is_read_back_bit_for_bit_and_a_damaged_one_is_refused(tmp_path):
+    env = Navigation()
+    _, state, _ = begun(env, api.record(env, episodes=4))
+    reward = maairl.learned_reward(SMALL, state)
+    save_reward(reward, tmp_path)
+    played = api.record(env, episodes=2).padded()
+    again = load_reward(tmp_path)
+    assert torch.equal(again(played.view, played.actions), reward(played.view, played.actions))
+    data = bytearray((tmp_path / "reward.safetensors").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "reward.safetensors").write_bytes(bytes(data))
+    with pytest.raises(RunError, match=r"reward.safetensors is damaged"):
+        load_reward(tmp_path)
+    with pytest.raises(RunError, match="holds no reward"):
+        load_reward(tmp_path / "nowhere")
+
+
+def test_a_new_team_learns_from_a_learned_reward_as_from_the_true_one():
+    env = tabular.two_rooms(prize=1.0, horizon=10)
+    true = env.reward[:, :, 0].T.float()  # [room, agent]
+
+    def reward(view, actions):
+        return view.obs[:, 0] @ true
+
+    paid = Rewarded(env, reward)
+    own, other = (play(e, api.as_policy(env, None), 20, generator(0)) for e in (env, paid))
+    torch.testing.assert_close(own.rewards, other.rewards)
+    config = ppo.Config(envs=32, segment=10, discount=0.9, net=NetConfig(hidden=8), value_hidden=8)
+    runs = [api.train("ppo", None, e, config=config, updates=6, habits=api.Habits(show=False)) for e in (env, paid)]
+    for a, b in zip(runs[0].policy.state_dict().values(), runs[1].policy.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_an_env_that_pays_another_reward_offers_all_that_it_did():
+    env = api.make_env("tag")
+    other = Rewarded(env, lambda view, actions: torch.zeros(view.obs.shape[:2]))
+    assert other.spec == env.spec
+    assert hasattr(other, "whole") == hasattr(env, "whole")
+    assert not hasattr(other, "nonsense")
+    played = play(other, api.as_policy(env, None), 2, generator(0))
+    assert float(played.rewards.abs().sum()) == 0
+
+
+def test_what_an_episode_that_is_over_pays_is_the_zero_of_a_reward():
+    env = Navigation()
+    _, state, _ = begun(env, api.record(env, episodes=4))
+    state.expert_gone, state.learner_gone = torch.tensor(0.8), torch.tensor(0.4)
+    played: Segment = api.record(env, episodes=2).padded()
+    reward = maairl.learned_reward(SMALL, state)
+    raw = state.shaped.reward(played.view, played.actions)
+    torch.testing.assert_close(reward(played.view, played.actions), raw - math.log(2))
+
+
+def test_what_cannot_be_meant_is_refused():
+    for name, value in (("penalty", -1.0), ("judge_steps", 0), ("l2", math.nan)):
+        with pytest.raises(ConfigError, match=name):
+            replace(SMALL, **{name: value})
+    with pytest.raises(ConfigError, match="discount: 1"):
+        replace(SMALL, learner=replace(SMALL.learner, discount=1.0))
