@@ -5,7 +5,9 @@ demos = record(env, episodes=64)                          # of the env's own scr
 run = train("bc", demos, env, folder="runs/cramped")      # the same call resumes
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import import_module
@@ -15,7 +17,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from understudy.core import config as settings
-from understudy.core.errors import ConfigError, DemosError, EnvError, nearest
+from understudy.core.errors import ConfigError, DemosError, EnvError, RunError, nearest
 from understudy.core.files import sha256
 from understudy.core.random import generator, split_seed
 from understudy.core.scene import Scene
@@ -83,6 +85,7 @@ ALGORITHMS = {
     "maxent": "understudy.algorithms.maxent",
     "ppo": "understudy.algorithms.ppo",
     "pwil": "understudy.algorithms.pwil",
+    "sqil": "understudy.algorithms.sqil",
 }
 
 _PARTICLES, _TABULAR = ("particles", "expert"), ("tabular", "expert")
@@ -142,7 +145,18 @@ def make_env(name: str, **rules: Any) -> Env:
     entry, variant = _entry(name)
     if variant:
         rules = {entry.variant: variant, **rules}
+    for rule, value in rules.items():
+        if _endless(value):
+            raise ConfigError(f"{rule} of {name}: got {value}, and a finite number is meant.")
     return settings.from_dict(_maker(entry), rules, name)
+
+
+def _endless(value: Any) -> bool:
+    """A number, or a text that stands for one, that is infinite or NaN."""
+    try:
+        return not math.isfinite(float(value))
+    except (ValueError, TypeError, OverflowError):
+        return False
 
 
 def rules_of(name: str) -> tuple[str, ...]:
@@ -181,7 +195,9 @@ def expert_of(env: Env) -> Policy:
         if type(env).__module__.startswith(f"understudy.envs.{entry.module}"):
             module, function = entry.expert
             return Scripted(env, getattr(import_module(f"understudy.envs.{module}"), function))
-    raise EnvError(f"{env.spec.title or type(env).__name__} ships no expert. Hand in one: expert(env, view, noise).")
+    raise EnvError(
+        f"{env.spec.title or type(env).__name__} ships no expert: give demos, or hand one in: expert(env, view, noise)."
+    )
 
 
 def record(
@@ -437,20 +453,29 @@ def _told(policy: Any) -> dict[str, Any]:
         return {}
     if isinstance(policy, Run) or not (Path(policy) / "run.json").exists():
         return told
-    known = settings.read(Path(policy) / "run.json")
-    about = known["about"]
-    told["demos"] = known["demos"]
-    told["group"] = repr([known[part] for part in ("algorithm", "config", "demos", "env")])
-    told["provenance"] = {
-        "run": str(policy),
-        "algorithm": known["algorithm"],
-        "config": known["config"],
-        "seed of the run": known["seed"],
-        "began": about["began"],
-        "command of the run": " ".join(["understudy", *about["command"][1:]]),
-        "versions": {name: about[name] for name in ("understudy", "torch", "python", "device", "system")},
-    }
+    with _telling(Path(policy) / "run.json") as known:
+        about = known["about"]
+        told["demos"] = known["demos"]
+        told["group"] = repr([known[part] for part in ("algorithm", "config", "demos", "env")])
+        told["provenance"] = {
+            "run": str(policy),
+            "algorithm": known["algorithm"],
+            "config": known["config"],
+            "seed of the run": known["seed"],
+            "began": about["began"],
+            "command of the run": " ".join(["understudy", *about["command"][1:]]),
+            "versions": {name: about[name] for name in ("understudy", "torch", "python", "device", "system")},
+        }
     return told
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[dict[str, Any]]:
+    """What `run.json` says. Raises RunError where the block does not find in it what a run tells."""
+    try:
+        yield settings.read(path)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} was changed or damaged: it does not tell what a run tells ({error!r}).") from None
 
 
 def _median_episode(played: Segment, env: Env) -> Segment | None:
@@ -491,10 +516,15 @@ def env_of(folder: Path | str) -> Env:
     Raises:
         EnvError: it cannot be made again from names and plain rules, or would not be the same.
     """
-    told, spec = settings.read(Path(folder) / "run.json"), load_policy(folder).spec
-    known = told.get("env") or {"spec": {"title": spec.title}, "rules": {}}
-    name = known["spec"]["title"]
-    rules = {rule: value for rule, value in known["rules"].items() if rule in rules_of(name)}
+    path = Path(folder) / "run.json"
+    if not path.exists():
+        raise RunError(f"{folder}: no run is here. Train one, or look for a slip in its name.")
+    spec = load_policy(folder).spec
+    with _telling(path) as told:
+        known = told.get("env") or {"spec": {"title": spec.title}, "rules": {}}
+        name = known["spec"]["title"]
+        taken = rules_of(name)
+        rules = {rule: value for rule, value in known["rules"].items() if rule in taken}
     env = make_env(name, **rules)
     known.pop("expert", None)  # whom it asked is no rule of the game
     same = loop.describe(env) == known if told.get("env") else env.spec == spec

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from understudy import api, bench_methods, bench_regret
+from understudy import api, bench_imitation, bench_methods, bench_regret
 from understudy.cooking import COLUMNS, SCORED, Likeness, likeness, settings
 from understudy.core.errors import ConfigError, nearest
 from understudy.core.random import generator
@@ -117,10 +117,19 @@ def _navigate(seed: int, folder: Path, minutes: float) -> dict[str, Any]:
     }
 
 
+def mairl(folder: Path, seeds: int, workers: int, minutes: float | None, *, name: str, envs: tuple[str, ...]) -> Report:
+    """MA-GAIL and MA-AIRL from their defaults on the papers' tasks; 20 minutes for navigation where nothing is said."""
+    task = partial(bench_imitation.one_seed, minutes=minutes, envs=envs)
+    command = f"understudy bench {name} --seeds {seeds}" + (f" --minutes {minutes:g}" if minutes else "")
+    return bench_imitation.tables(_side_by_side(task, seeds, workers, folder), envs, command)
+
+
 BENCHMARKS: Mapping[str, Callable[[Path, int, int, float | None], Report]] = {
     "everywhere": bench_methods.everywhere,
     "few": bench_methods.few,
     "kitchen": kitchen,
+    "mairl-fixed": partial(mairl, name="mairl-fixed", envs=bench_imitation.FIXED),
+    "mairl-table": partial(mairl, name="mairl-table", envs=bench_imitation.PUBLISHED),
     "navigation": navigation,
     "regret": bench_regret.regret,
 }

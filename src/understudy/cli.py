@@ -3,12 +3,16 @@
 Nothing heavy is imported before a command is known: `understudy --help` answers at once.
 """
 
+import io
 import os
+import re
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -41,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from rich.console import Console
         from rich.text import Text
 
-        said = Text.assemble((f"{type(error).__name__}: ", "bold red"), str(error))
+        what = _unopened(error) if isinstance(error, OSError) and not isinstance(error, UnderstudyError) else str(error)
+        said = Text.assemble((f"{type(error).__name__}: ", "bold red"), what)
         Console(stderr=True).print(said, soft_wrap=True)
         return REFUSED
 
@@ -61,6 +66,7 @@ class Record:
 def record(words: list[str]) -> None:
     given = _parse(Record, words, "record")
     from understudy import api
+    from understudy.core.errors import printable
 
     _still_free(given.folder)  # asked before an hour of play, not after it
     env = api.make_env(given.env, **_rules(given.rule))
@@ -69,20 +75,25 @@ def record(words: list[str]) -> None:
     demos.save(given.folder)
     returns = demos.returns().double().mean(dim=0)
     paid = ", ".join(f"{name} {mean:.2f}" for name, mean in zip(demos.spec.names, returns.tolist(), strict=True))
-    print(f"{given.folder}: {len(demos)} episodes, {demos.steps:,} steps; mean return of {paid}")
+    print(printable(f"{given.folder}: {len(demos)} episodes, {demos.steps:,} steps; mean return of {paid}"))
 
 
 def train(words: list[str]) -> None:
     from understudy import api
 
-    if not words or words[0].startswith("-"):
+    if {"-h", "--help"} & set(words[:1]):
         print(f"usage: understudy train ALGORITHM FOLDER ...\n\nALGORITHM is one of {', '.join(api.ALGORITHMS)}.")
         print("`understudy train ALGORITHM --help` lists its settings.")
         return
     import tyro
 
     from understudy.core import config as settings
+    from understudy.core.errors import ConfigError, RunError
     from understudy.runs.loop import Habits
+
+    if not words or words[0].startswith("-"):
+        known = ", ".join(api.ALGORITHMS)
+        raise ConfigError(f"train: say first by which algorithm ({known}): understudy train bc FOLDER --demos DEMOS")
 
     name, *words = words
     algorithm = api.algorithm_named(name)
@@ -92,6 +103,7 @@ def train(words: list[str]) -> None:
     @dataclass(frozen=True)
     class Train:
         folder: Path  # where the run is kept; the same command resumes it
+        resume: tyro.conf.FlagCreatePairsOff[bool] = False  # only go on: refuse a folder that holds no run
         config: Path | None = None  # a .toml or .json file with settings of the algorithm; flags overrule it
         demos: str | None = (
             None  # recordings to learn from: a folder, a file, or `people` (`people:train`) of a kitchen
@@ -108,6 +120,10 @@ def train(words: list[str]) -> None:
         )
 
     given = _parse(Train, words, f"train {name}", algorithm.__doc__)
+    if given.resume and not (given.folder / "run.json").exists():
+        raise RunError(f"{given.folder}: no run is here to go on with. Leave --resume out to begin one.")
+    if given.env is None and given.rule:
+        raise ConfigError(_NO_ENV)
     env = None if given.env is None else api.make_env(given.env, **_rules(given.rule))
     made = api.train(
         algorithm,
@@ -284,28 +300,53 @@ def demos(words: list[str]) -> int:
     class Demos:
         """Look at recordings, check them, save what is sound in them, or bring them from and to other formats."""
 
-        do: Literal["show", "check", "fix", "convert"]
-        source: Path  # a folder of recordings, or a file: .csv .parquet .npz .hdf5
-        target: tyro.conf.Positional[Path | None] = None  # where fix and convert write; without suffix: a folder
+        do: Literal["show", "check", "unlike", "convert"]
+        source: Path  # a folder of recordings; for convert a file too: .csv .parquet .npz .hdf5
+        target: tyro.conf.Positional[Path | None] = None  # where convert writes; without suffix: a folder
+        fix: Path | None = None  # where check saves what is sound: a new folder
 
     given = _parse(Demos, words, "demos")
     from understudy.core.errors import ConfigError
     from understudy.demos import check
     from understudy.demos.formats import convert
 
-    if given.do in ("show", "check"):
-        if given.target is not None:
-            raise ConfigError(f"demos {given.do}: it writes nothing, so what is {given.target} for?")
-        found = check.check(given.source) if given.do == "check" else []
-        print("\n".join(map(str, found)) if found else check.show(given.source))
-        return 1 if found else 0
-    if given.target is None:
-        raise ConfigError(f"demos {given.do}: say where to write, after {given.source}.")
-    if given.do == "fix":
-        print("\n".join(check.fix(given.source, given.target)))
-    else:
+    if given.fix is not None and given.do != "check":
+        raise ConfigError(f"fix: it goes with `demos check`, not with `demos {given.do}`.")
+    if given.do == "convert":
+        if given.target is None:
+            raise ConfigError(f"demos convert: say where to write, after {given.source}.")
         print(f"{given.target}: {len(convert(given.source, given.target))} episodes")
+        return 0
+    if given.target is not None:
+        raise ConfigError(
+            f"demos {given.do}: it writes nothing, so what is {given.target} for? `demos check SOURCE --fix NEW` saves "
+            "what is sound."
+        )
+    if given.source.is_file():
+        raise ConfigError(
+            f"demos {given.do}: {given.source} is a file. `understudy demos convert {given.source} FOLDER` looks "
+            "through it and makes demos of it."
+        )
+    if given.do == "unlike":
+        print(_unlike(given.source))
+    elif given.fix is not None:
+        print("\n".join(check.fix(given.source, given.fix)))
+    elif given.do == "check" and (found := check.check(given.source)):
+        print("\n".join(map(str, found)))
+        return 1
+    else:
+        print(check.show(given.source))
     return 0
+
+
+def _unlike(source: Path) -> str:
+    """Who in a recording did what others would not have."""
+    from understudy.demos.formats import read
+    from understudy.evaluation.measured import aligned
+    from understudy.trust import trust
+
+    table = trust(read(source)).table()
+    return aligned([list(table.columns), *([str(cell) for cell in row] for row in table.rows)])
 
 
 def quickstart(words: list[str]) -> None:
@@ -348,7 +389,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int | None], str]] = {
     "evaluate": (evaluate, "measure a policy beside its demonstrators and random play"),
     "compare": (compare, "compare methods on your env and demonstrations, or runs with each other"),
     "watch": (watch, "watch one episode, in the terminal or as a film"),
-    "demos": (demos, "look at recordings, check, fix and convert them"),
+    "demos": (demos, "look at recordings, check, mend and convert them"),
     "envs": (envs, "list the envs"),
     "bench": (bench, "reproduce figures of the documentation"),
 }
@@ -369,18 +410,50 @@ def _command(name: str) -> Callable[[list[str]], int | None]:
 
 
 def _parse(kind: type[Arguments], words: list[str], name: str, description: str | None = None) -> Arguments:
-    """The settings of one command. Prints help, or what is wrong, and exits as command lines do (0, 2)."""
+    """The settings of one command. Prints help and exits where that is asked for; raises ConfigError in one line."""
     import tyro
 
+    from understudy.core.errors import ConfigError
+
     config = (tyro.conf.PositionalRequiredArgs, tyro.conf.PositionalMetavarFromFieldName, tyro.conf.UseAppendAction)
-    return tyro.cli(kind, args=words, prog=f"understudy {name}", description=description, config=config)
+    box = io.StringIO()
+    try:
+        with redirect_stderr(box):
+            return tyro.cli(kind, args=words, prog=f"understudy {name}", description=description, config=config)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ConfigError(f"{name}: {_in_one_line(box.getvalue())} `understudy {name} --help` tells more.") from None
+
+
+def _in_one_line(box: str) -> str:
+    """What is wrong, out of the box that tyro draws: up to its first rule, and the flag that it suggests."""
+    rows = [row.strip(" │") for row in box.splitlines() if row.strip() and row[0] not in "╭╰"]
+    parts = [" ".join(part) for rule, part in groupby(rows, lambda row: set(row) <= set("─-")) if not rule]
+    what, *more = parts if "╭" in box else parts[1:]  # without UTF-8 it draws no frame, and its title is a part
+    near = re.search(r"--[\w.-]+", more[0]) if more and more[0].startswith("Perhaps") else None
+    return f"{what.rstrip('.')}." + (f" Did you mean `{near[0]}`?" if near else "")
+
+
+def _unopened(error: OSError) -> str:
+    """What the system refused, and what to do."""
+    from understudy.core.errors import printable
+    from understudy.core.files import way_out
+
+    where = f"{error.filename}: " if error.filename else ""
+    return printable(f"{where}{error.strerror or error}. {way_out(error)}".strip())
 
 
 def _value_of(words: list[str], flag: str) -> str | None:
-    """What follows `flag`, or stands behind its `=`."""
+    """What follows `flag`, or stands behind its `=`; None where it is not there."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word == flag or word.startswith(f"{flag}="):
-            return following if word == flag else word.partition("=")[2]
+            value = following if word == flag else word.partition("=")[2]
+            if not value or value.startswith("--"):
+                from understudy.core.errors import ConfigError
+
+                raise ConfigError(f"{flag}: say which file, after it.")
+            return value
     return None
 
 
@@ -401,13 +474,16 @@ def _still_free(folder: Path) -> None:
         raise DemosError(f"{folder}: a file is here, and demos are kept in a folder. Choose another name.")
 
 
+_NO_ENV = "rule: rules are those of an env that is named: give --env too."
+
+
 def _env(given: Any) -> Any:
     """The env that is named, else the one of the run."""
     from understudy import api
     from understudy.core.errors import ConfigError
 
     if given.env is None and given.rule:
-        raise ConfigError("rule: rules are those of an env that is named: give --env too.")
+        raise ConfigError(_NO_ENV)
     return api.env_of(given.folder) if given.env is None else api.make_env(given.env, **_rules(given.rule))
 
 

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from understudy.core.errors import EnvError
 from understudy.core.tree import tree_take
+from understudy.demos.augment import image_of
 from understudy.demos.demos import Demos
 from understudy.demos.formats.overcooked import ABOUT, Trial, read_overcooked
 from understudy.envs.kitchen import Kitchen, state_from_arrays
 from understudy.envs.kitchen_board import ALIASES, LAYOUTS
-from understudy.envs.kitchen_features import mirror
 
 COOKING = Path(str(files("understudy") / "data" / "overcooked_human"))
 NAMES_OF_2019 = {ours: theirs for theirs, ours in ALIASES.items()}
@@ -61,9 +61,8 @@ def people_in_all_kitchens(split: str | None = None, mirrored: bool = False, fol
         spec = replace(kitchen.spec, whole=0, title="kitchen")  # the full state is another in each kitchen
         for episode in people_cooking(kitchen, split, folder):
             images = [replace(episode, whole=None)]
-            for axis in ("x", "y") if mirrored else ():
-                index, sign, action = mirror(spec.agents, axis)
-                images += [replace(e, obs=e.obs[..., index] * sign, actions=action[e.actions]) for e in images]
+            for (mirror,) in kitchen.symmetries() if mirrored else ():
+                images += [image_of(image, mirror) for image in images]
             episodes += images
     assert spec is not None
     return Demos.from_episodes(spec, episodes, replace(ABOUT, env={"name": "kitchen", "rules": "2019"}))

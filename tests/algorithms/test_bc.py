@@ -348,6 +348,23 @@ def test_three_episodes_are_all_learnt_from_and_the_latest_weights_kept():
     assert loss_on(bc.result(state), demos) == loss_on(state.policy, demos) < 0.3
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_episodes_of_one_name_are_never_parted_and_one_stands_for_them(seed):
+    """An episode and its mirror images: held out of learning together, or the held-out likelihood flatters."""
+    plain = list(noisy_signs(20))
+    names = ["a", "b", "c", "d"] * 4 + [""] * 4  # four families of four; an episode without a name is one by itself
+    told = [replace(e, name=name, info={"number": n}) for n, (e, name) in enumerate(zip(plain, names, strict=True))]
+    demos = Demos.from_episodes(noisy_signs(1).spec, told)
+    learnt, held = bc._parts(demos, bc.Config(held_out=0.5), seed)
+    assert not {name for name in learnt.names if name} & set(held.names)
+    assert len(held) == 4, "half of eight families, each by its first episode"
+    families = {info["number"] for name, info in zip(held.names, held.infos, strict=True) if name}
+    assert families <= {0, 1, 2, 3}
+    away = 4 * sum(name != "" for name in held.names) + sum(name == "" for name in held.names)
+    assert len(learnt) == 20 - away
+    assert not {i["number"] for i in learnt.infos} & {i["number"] for i in held.infos}
+
+
 def test_what_is_seen_is_normalised_by_the_episodes_learnt_from():
     demos, config = noisy_signs(100), bc.Config(net=SMALL, held_out=0.5)
     state = bc.init(config, demos, None, generator(13))

@@ -112,7 +112,7 @@ def test_the_learner_is_paid_less_for_what_it_does_already_where_the_reward_is_f
     """With f = 0 the pay is -log pi: entropy. The likelier of two moves pays less, and f alone pays both alike."""
     env = tabular.matching_pennies()
     demos = api.record(env, episodes=50)
-    for pays, likelier_pays_less in (("ratio", True), ("shaped", False)):
+    for pays, likelier_pays_less in (("ratio", True), ("level", False)):
         config, state, draws = begun(env, demos, pays=pays, judge_rate=0.0)
         for weight in state.shaped.parameters():
             weight.data.zero_()
@@ -125,6 +125,58 @@ def test_the_learner_is_paid_less_for_what_it_does_already_where_the_reward_is_f
         assert (gap < 1.8) is likelier_pays_less, (pays, gap)
 
 
+def test_who_is_paid_for_its_entropy_on_average_is_paid_alike_for_finishing_early_late_or_never():
+    """The bias probe: where f is log pi, as for a discriminator that says 1/2, a step pays 0 on average, as ends do."""
+    env = Navigation()
+    demos = api.record(env, episodes=8)
+    config, state, _ = begun(env, demos)
+    played = play(env, state.policy, 200, generator(0))
+    params, _ = state.policy.params(played.view, played.actions)
+    f = state.policy.head.log_prob(params, played.actions)
+    counts = played.valid.unsqueeze(-1).expand_as(f)
+    paid = maairl.pay_of(config, state, played, f, params)[counts]
+    assert abs(paid.mean().item()) < 4 * paid.std().item() / math.sqrt(len(paid)) + 1e-3
+    unpaid = maairl.pay_of(replace(config, pays="shaped"), state, played, f, params)[counts]
+    assert unpaid.mean().item() < -1  # below 0: it would pay for finishing
+
+
+def test_play_at_random_is_told_from_the_demonstrators_too():
+    """With contrast the reward knows a state that neither learners nor demonstrators go to."""
+    transition = torch.zeros(3, 2, 3, dtype=torch.float64)
+    transition[:, 0, 1] = transition[:, 1, 2] = 1  # move 0 leads to state 1, move 1 to state 2
+    play_first = torch.tensor([[1.0, 0.0]] * 3, dtype=torch.float64)
+    start = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    env = tabular.MarkovGame(
+        transition, torch.zeros(1, 3, 2).double(), start, (2,), 8, play=play_first, title="two ways"
+    )
+    demos = api.record(env, episodes=30)
+    known = []
+    for contrast in (0.0, 0.5):
+        config, state, draws = begun(env, demos, contrast=contrast)
+        state.policy.outs[0].weight.data.zero_()
+        state.policy.outs[0].bias.data[:] = torch.tensor([12.0, -12.0])  # it does as the demonstrators did
+        config = replace(config, warmup=1000)
+        for _ in range(12):
+            maairl.update(config, state, demos, env, draws)
+        worth = state.shaped.reward(View(torch.eye(3).unsqueeze(1)), torch.zeros(3, 1, dtype=torch.long)).detach()[:, 0]
+        known.append((worth[1] - worth[2]).item())
+    assert known[1] > known[0] + 0.5
+
+
+def test_what_comes_out_is_the_mean_of_the_latest_policies():
+    env = Navigation(horizon=4)
+    demos = api.record(env, episodes=4)
+    config, state, draws = begun(env, demos, average=0.5)
+    weight = state.policy.outs[0].weight
+    mean = weight.detach().clone()
+    for _ in range(4):
+        maairl.update(config, state, demos, env, draws)
+        mean = 0.5 * mean + 0.5 * weight.detach()
+    torch.testing.assert_close(maairl.result(state).outs[0].weight, mean)
+    assert not torch.equal(mean, weight)
+    assert torch.equal(maairl.result(state).normaliser.mean, state.policy.normaliser.mean)
+
+
 def test_two_rooms_that_differ_by_a_prize_are_told_apart():
     """State-only: the learned reward prefers the room that pays, on the expert's own soft play."""
     env = tabular.two_rooms(prize=2.0, horizon=20)
@@ -134,7 +186,7 @@ def test_two_rooms_that_differ_by_a_prize_are_told_apart():
     for _ in range(60):
         maairl.update(config, state, demos, env, draws)
     rooms = View(torch.eye(2).unsqueeze(1))
-    worth = maairl.learned_reward(state)(rooms, torch.zeros(2, 1, dtype=torch.long)).detach()[:, 0]
+    worth = maairl.learned_reward(SMALL, state)(rooms, torch.zeros(2, 1, dtype=torch.long)).detach()[:, 0]
     params, _ = state.policy.params(View(rooms.obs.unsqueeze(1)), torch.zeros(2, 1, 1, dtype=torch.long))
     to_one = params.softmax(-1)[..., 1].mean().item()
     assert worth[1] - worth[0] > 0.5
@@ -173,7 +225,7 @@ def test_older_steps_are_judged_by_the_present_policy():
 def test_a_reward_is_read_back_bit_for_bit_and_a_damaged_one_is_refused(tmp_path):
     env = Navigation()
     _, state, _ = begun(env, api.record(env, episodes=4))
-    reward = maairl.learned_reward(state)
+    reward = maairl.learned_reward(SMALL, state)
     save_reward(reward, tmp_path)
     played = api.record(env, episodes=2).padded()
     again = load_reward(tmp_path)
@@ -218,7 +270,7 @@ def test_what_an_episode_that_is_over_pays_is_the_zero_of_a_reward():
     _, state, _ = begun(env, api.record(env, episodes=4))
     state.expert_gone, state.learner_gone = torch.tensor(0.8), torch.tensor(0.4)
     played: Segment = api.record(env, episodes=2).padded()
-    reward = maairl.learned_reward(state)
+    reward = maairl.learned_reward(SMALL, state)
     raw = state.shaped.reward(played.view, played.actions)
     torch.testing.assert_close(reward(played.view, played.actions), raw - math.log(2))
 

@@ -293,6 +293,50 @@ def test_policies_with_a_past_learn_too(net):
     assert torch.isfinite(torch.stack([stats["loss/policy"], stats["kl"], stats["reward/mean"]])).all()
 
 
+# ---- what agents expect of each other
+
+
+def test_each_agent_learns_what_the_others_do_where_it_stands():
+    env = follow_the_state(3, agents=2)
+    pool, source = sides_of(env, 800), generator(0)
+    config, state, _ = begun(
+        env, api.record(env, episodes=20), opponents=True, judge=JudgeConfig(sees="actions", hidden=16), judge_steps=80
+    )
+    loss = magail._expect(config, state, pool, source)["opponents/loss"].item()
+    assert loss < 0.1  # log 3 at first: all follow the state, which all see
+    steps = tree_take(pool.steps, slice(300))
+    imagined = state.opponents.imagine(steps.view, steps.actions, source)
+    for me in range(2):
+        assert torch.equal(imagined[:, me, me], steps.actions[:, me])
+        assert (imagined[:, me, 1 - me] == steps.actions[:, 1 - me]).float().mean() > 0.95
+
+
+def test_what_is_judged_is_the_own_action_beside_those_that_are_imagined():
+    env = follow_the_state(3, agents=3)
+    config, state, draws = begun(
+        env, api.record(env, episodes=20), opponents=True, judge=JudgeConfig(sees="actions", hidden=16)
+    )
+    steps = sides_of(env, 50).steps
+    everybody = steps.actions.unsqueeze(1).expand(-1, 3, -1)
+    real = state.judge(steps.view, steps.actions)
+    torch.testing.assert_close(state.judge(steps.view, steps.actions, everybody), real)
+    other = everybody.clone()
+    other[:, 0, 2] = (other[:, 0, 2] + 1) % 3  # the first agent imagines another move of the last
+    moved = (state.judge(steps.view, steps.actions, other) - real).abs().amax(0)
+    assert moved[0] > 1e-3 > moved[1:].max()
+    assert "opponents/loss" in magail.update(config, state, api.record(env, episodes=20), env, draws)
+
+
+def test_opponents_whose_actions_are_real_numbers_are_imagined_too():
+    env = Navigation(horizon=4, continuous=True)
+    demos = api.record(env, episodes=4)
+    config, state, draws = begun(env, demos, opponents=True, judge=JudgeConfig(sees="actions", hidden=8))
+    assert torch.isfinite(magail.update(config, state, demos, env, draws)["reward/mean"])
+    pool, longer = sides_of(env, 12, demos), replace(config, judge_steps=60)
+    before = magail._expect(config, state, pool, draws)["opponents/loss"]
+    assert magail._expect(longer, state, pool, draws)["opponents/loss"] < before - 0.5
+
+
 # ---- where it begins
 
 
@@ -346,6 +390,8 @@ def test_what_cannot_be_meant_is_refused():
     for name, value in (("penalty", -1.0), ("judge_steps", 0), ("slope", math.nan)):
         with pytest.raises(ConfigError, match=name):
             replace(SMALL, **{name: value})
+    with pytest.raises(ConfigError, match="opponents"):
+        replace(SMALL, opponents=True)
     with pytest.raises(ConfigError, match="state_only"):
         JudgeConfig(sees="actions", state_only=True)
 

@@ -4,6 +4,7 @@ import errno
 import math
 import os
 import random
+import resource
 import shutil
 import signal
 import time
@@ -18,7 +19,7 @@ import torch
 from tests.demos.common import ABOUT, DISCRETE, demos, episode
 from understudy.core import files
 from understudy.core.errors import DemosError, RunError
-from understudy.demos import Demos, store
+from understudy.demos import Demos, formats, store
 from understudy.demos.check import check, fix
 from understudy.demos.store import INDEX, Recorder
 
@@ -307,6 +308,21 @@ def test_a_full_disk_is_said_with_the_bytes_that_it_takes(tmp_path, monkeypatch)
         store.append(tmp_path, [nth(3)])
     install(monkeypatch, os)
     assert numbers(tmp_path) == [0, 1, 2] and not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npz", ".parquet"])
+def test_what_stands_in_a_place_stays_where_writing_fails(tmp_path, suffix):
+    made, path = demos([40] * 40), tmp_path / f"play{suffix}"
+    formats.write(demos([3, 4]), path)
+    before = {p.name: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(RunError, match="could not be written"):
+            formats.write(made, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert before == {p.name: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
 
 
 # ---- a power cut

@@ -149,7 +149,7 @@ def test_writing_to_a_mapped_tensor_changes_no_file(tmp_path):
 
 def test_a_folder_without_a_set_and_a_later_version_are_named(tmp_path):
     (tmp_path / "file").write_text("")
-    for path in (tmp_path, tmp_path / "file", tmp_path / "nowhere"):
+    for path in (tmp_path, tmp_path / "file", tmp_path / "nowhere", "a\0b", "n" * 5000):
         with pytest.raises(DemosError, match="no demos here"):
             Demos.load(path)
     demos([3]).save(tmp_path / "set")

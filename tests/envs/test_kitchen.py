@@ -288,10 +288,11 @@ def test_a_kitchen_in_a_mirror_is_the_same_game(layout, axis):
     rows = LAYOUTS[layout]
     turned = tuple(row[::-1] for row in rows) if axis == "x" else rows[::-1]
     env, other, envs = Kitchen(layout), Kitchen(layout, grid=turned), 16
-    index, sign, action = mirror(2, axis)
+    symmetry = mirror(2, axis)
+    assert symmetry.name in [one.name for (one,) in env.symmetries()]
     here, there = (e.reset(torch.empty(envs, 0)) for e in (env, other))
     # a cook starts facing north in both, which is not its mirror image: turn all to one side first
-    for e, move in enumerate((EAST, int(action[EAST]))):
+    for e, move in enumerate((EAST, int(symmetry.moves[0, EAST]))):
         moved = torch.full((envs, 2), move)
         if e == 0:
             here, _, _ = env.step(here, moved, torch.empty(envs, 0))
@@ -302,10 +303,10 @@ def test_a_kitchen_in_a_mirror_is_the_same_game(layout, axis):
         view = View(obs=env.observe(here), whole=env.whole(here))
         # two pots at one distance have no nearest: their order is that of the layout
         apart = [i for i, name in enumerate(env.feature_names) if not name.startswith("pot ")]
-        torch.testing.assert_close(other.observe(there)[..., apart], (view.obs[..., index] * sign)[..., apart])
+        torch.testing.assert_close(other.observe(there)[..., apart], symmetry.obs(view.obs)[..., apart])
         actions = cook(env, view, uniform((envs, 2, 2), source))
         here, rewards, _ = env.step(here, actions, torch.empty(envs, 0))
-        there, mirrored, _ = other.step(there, action[actions], torch.empty(envs, 0))
+        there, mirrored, _ = other.step(there, symmetry.actions(actions), torch.empty(envs, 0))
         torch.testing.assert_close(mirrored, rewards)
         paid += float(rewards.sum())
     assert paid > 0

@@ -16,6 +16,7 @@ from understudy.maths.adversarial import (
     calibration_error,
     discriminator_loss,
     ends_logits,
+    gone_together,
     slope_penalty,
     slopes,
     steps_remaining,
@@ -175,6 +176,13 @@ def test_what_ends_say_makes_the_ratio_among_steps_that_among_all_time():
     of_play, of_ends = ends_logits(expert[3], learner[3])
     torch.testing.assert_close(among_steps + of_play, torch.log(expert[:3] / learner[:3]))
     torch.testing.assert_close(of_ends, torch.log(expert[3] / learner[3]))
+
+
+def test_two_sides_together_are_over_as_often_as_their_steps_and_ends_say():
+    """By hand: 30 steps and 70 ends beside 10 steps and 2.5 ends make a quarter of the steps the other's."""
+    together = gone_together(torch.tensor(0.7), torch.tensor(0.2), 0.25)
+    assert together.item() == pytest.approx((70 + 2.5) / (100 + 12.5), abs=1e-6)
+    assert gone_together(torch.tensor(0.7), torch.tensor(0.2), 0.0).item() == pytest.approx(0.7)
 
 
 def test_ends_that_never_came_count_as_rare():

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import shutil
 import signal
@@ -131,8 +132,9 @@ def test_a_budget_is_needed_and_not_negative():
     endless = SimpleNamespace(init=toy.init, update=toy.update)
     with pytest.raises(ConfigError, match="updates, minutes: give one of them"):
         run(endless, toy.Config(), toy.Numbers())
-    with pytest.raises(ConfigError, match="not negative"):
-        Budget(updates=-1)
+    for limits in ({"updates": -1}, {"minutes": -0.5}, {"minutes": math.nan}, {"minutes": math.inf}):
+        with pytest.raises(ConfigError, match="a budget is a number from 0 on"):
+            Budget(**limits)
     with pytest.raises(ConfigError, match="log_every=0"):
         Habits(log_every=0)
 

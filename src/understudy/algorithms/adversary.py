@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from understudy.algorithms import bc
+from understudy.algorithms import bc, ppo
 from understudy.core.errors import ConfigError, DemosError, EnvError
 from understudy.core.tree import tree_cat, tree_map, tree_take
 from understudy.core.types import Continuous, Env, EnvSpec, Segment, View, action_shape
@@ -22,6 +22,13 @@ from understudy.nets.saved import load_policy
 from understudy.rollout import Live
 
 SATURATED = 4.6  # |logit| of a discriminator that is surer than 99 %
+EAGER = 4  # times as many steps of the discriminator in an update of the warm-up: it is to know before it pays
+RECENT = 0.2  # weight of a segment's ends beside those of earlier ones: few games end in one
+
+
+def learner_defaults() -> ppo.Config:
+    """Short segments and small nets: what is learnt from changes with every update, so many small ones are better."""
+    return ppo.Config(envs=128, segment=32, target_kl=0.03, bonus=0.0, value_hidden=64)
 
 
 @dataclass
@@ -135,6 +142,15 @@ def refuse_missing_ends(expert_gone: Float[Tensor, ""], demos: Demos, ended: int
             "env plays on after success, record demonstrations under that rule. With absorbing=False ends are left out "
             "of account."
         )
+
+
+@torch.no_grad()
+def follow(averaged: AgentPolicy, policy: AgentPolicy, rate: float) -> None:
+    """Move the averaged weights towards the policy's; its normaliser is taken over."""
+    for mean, now in zip(averaged.parameters(), policy.parameters(), strict=True):
+        mean.lerp_(now, rate)
+    for kept, taken in zip(averaged.buffers(), policy.buffers(), strict=True):
+        kept.copy_(taken)
 
 
 @torch.no_grad()

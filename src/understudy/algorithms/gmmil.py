@@ -13,6 +13,7 @@ part from it: ppo for trust regions, points in units of the demonstrators' devia
 episodes that are over go on in an absorbing state, which is like itself and unlike all else.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from understudy.algorithms import adversary, bc, matching, ppo
 from understudy.algorithms.matching import Learner, Match, Points
+from understudy.core.errors import ConfigError
 from understudy.core.types import Env, Segment
 from understudy.demos.demos import Demos
 from understudy.maths.adversarial import absorbing_payoff
@@ -34,13 +36,16 @@ MEDIANS_OF = 1000  # points of each side that the widths are taken from
 class Config:
     match: Match = "own"  # points are each agent's own steps, or the steps of all together
     points: int = 1000  # steps of each side that a step is compared with, at most
+    width: float = 1.0  # of the kernels: their squares, in medians of the squared distance
     warmup: int = 5  # updates in which the values learn while the policies stand still
     start: str = "clone"  # where the policies begin: "clone", "fresh", or the folder of a saved policy
     clone: bc.Config = field(default_factory=bc.Config)  # how it is cloned; its net is the learner's
-    learner: ppo.Config = field(default_factory=lambda: ppo.Config(bonus=0.0))
+    learner: ppo.Config = field(default_factory=lambda: ppo.Config(envs=64, bonus=0.0))
 
     def __post_init__(self) -> None:
         matching.check(self.points, self.warmup, self.learner)
+        if not 0 < self.width < math.inf:
+            raise ConfigError(f"width: got {self.width}, but it must be a finite number above 0.")
 
 
 @dataclass
@@ -89,7 +94,7 @@ def rewards_of(
     rows = torch.randperm(len(x), generator=generator, device=generator.device)[: config.points]
     ours, weight = x[rows], there[rows] / there[rows].sum(dim=0).clamp(min=1e-12)
     if not state.learner.updates:
-        state.squares = median_squares(expert.at[:MEDIANS_OF], ours[:MEDIANS_OF])
+        state.squares = config.width * median_squares(expert.at[:MEDIANS_OF], ours[:MEDIANS_OF])
 
     def compare(points: Tensor) -> tuple[Tensor, Tensor]:
         return closeness(points, expert.at, expert.weight, state.squares), closeness(
@@ -108,5 +113,6 @@ def rewards_of(
 
     assert played.terminated is not None
     reward = reward.unflatten(0, played.terminated.shape).expand(*played.terminated.shape, env.spec.agents)
-    reward = reward + played.terminated.unsqueeze(-1) * absorbing_payoff(absorbed, config.learner.discount)
+    after = absorbing_payoff(absorbed, config.learner.discount)
+    reward = reward + played.terminated.unsqueeze(-1) * after
     return reward, {"mmd2": mmd2.mean(), "gone/expert": expert.gone, "gone/learner": gone}

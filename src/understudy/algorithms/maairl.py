@@ -4,15 +4,21 @@ With a reward g and a potential h, each agent's own, and the policy pi that is b
 
     f(o, a, o') = g(o, a) + discount * h(o') - h(o)          D = exp f / (exp f + pi(a|o))
 
-D is taught to know the demonstrators' steps, and agent i climbs the discounted sum of log D_i - log(1 - D_i) =
-f_i - log pi_i: the reward, shaped, and the policy's entropy. Where learner and demonstrators agree f is log pi, the
-advantage of the demonstrators' play; if g sees the state alone, it is their reward up to a constant.
+D is taught to know the demonstrators' steps. Where learner and demonstrators agree f is log pi, the advantage of the
+demonstrators' play; if g sees the state alone, it is their reward, up to what no behaviour can tell. Agent i climbs the
+discounted sum of what `pays` names:
+
+    level    f_i + entropy of pi_i: log D - log(1 - D) on average over the agent's actions
+    ratio    f_i - log pi_i = log D_i - log(1 - D_i), the theory's: each unlikely action is paid for being unlikely
+    shaped   f_i, reward  g_i alone, the release's: entropy is not paid, so that steps are, and finishing is cheaper
 
 Source: Yu et al. 2019, arXiv:1907.13220; Fu et al. 2018, arXiv:1710.11248, equations of section 5 and 6. Where we part
-from them: a game that is over goes on in an absorbing state of potential 0 and pay 0 (`magail`), slopes are kept in
-bounds rather than weights, and log pi of recordings and of older play is always that of the present policy.
+from them: a game that is over goes on in an absorbing state of potential 0 (`magail`); g is kept flat and h free, so
+that what a potential can explain is not taken for a reward; a share of play at random stands beside the learners', so
+that the reward knows more than good play; log pi of recordings and of older play is that of the present policy.
 """
 
+import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -21,9 +27,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.algorithms import adversary, bc, ppo
-from understudy.algorithms.adversary import Side
+from understudy.algorithms.adversary import EAGER, RECENT, Side, learner_defaults
 from understudy.core.errors import ConfigError
-from understudy.core.tree import tree_map, tree_take
+from understudy.core.tree import tree_cat, tree_map, tree_take
 from understudy.core.types import Env, Segment
 from understudy.demos.demos import Demos
 from understudy.maths.adversarial import (
@@ -32,31 +38,34 @@ from understudy.maths.adversarial import (
     between,
     discriminator_loss,
     ends_logits,
+    gone_together,
     slope_penalty,
     slopes,
 )
 from understudy.nets import AgentPolicy, Values
 from understudy.nets.discriminators import Judge, JudgeConfig
 from understudy.nets.rewards import LearnedReward
-from understudy.rollout import Live, begin, collect, episode_returns
+from understudy.rollout import Live, Uniform, begin, collect, episode_returns
 
 
 @dataclass(frozen=True)
 class Config:
-    pays: Literal["ratio", "shaped", "reward"] = "ratio"  # the learners: f - log pi, f, or g alone
+    pays: Literal["level", "ratio", "shaped", "reward"] = "level"  # the learners: f + entropy, f - log pi, f, or g
     judge: JudgeConfig = field(default_factory=lambda: JudgeConfig(state_only=True))  # g, and what it sees; h sees
     # the same, without actions
     judge_steps: int = 8  # gradient steps of the discriminator in an update
     batch: int = 512  # steps of each side in one of them
     judge_rate: float = 1e-3
     l2: float = 0.0  # weight decay of g and h
-    penalty: float = 1.0  # weight of the penalty of slopes above `slope`, of g and of h
-    slope: float = 0.0
+    penalty: float = 1.0  # weight of the penalty of slopes: of any of g, and of those of h that are above `slope`
+    slope: float = 2.0  # change of h for a step of one standard deviation that is still free
+    contrast: float = 0.25  # share of play at random among what g and h learn to tell from the demonstrators'
     replay: int = 0  # earlier updates whose steps the discriminator still sees
-    warmup: int = 20  # updates in which discriminator and values learn while the policies stand still
+    warmup: int = 10  # updates in which discriminator and values learn while the policies stand still
+    average: float = 0.95  # the policy that comes out is a mean over about 1 / (1 - average) updates; 0: the latest
     start: str = "clone"  # where the policies begin: "clone", "fresh", or the folder of a saved policy
     clone: bc.Config = field(default_factory=bc.Config)  # how it is cloned; its net is the learner's
-    learner: ppo.Config = field(default_factory=lambda: ppo.Config(envs=128, segment=32, bonus=0.0))
+    learner: ppo.Config = field(default_factory=learner_defaults)
 
     def __post_init__(self) -> None:
         for name in ("judge_steps", "batch"):
@@ -65,8 +74,11 @@ class Config:
         for name in ("judge_rate", "l2", "penalty", "slope", "replay", "warmup"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be a finite number, 0 or more.")
-        if self.pays not in ("ratio", "shaped", "reward"):
-            raise ConfigError(f"pays: got {self.pays!r}; 'ratio', 'shaped' or 'reward' is meant.")
+        if self.pays not in ("level", "ratio", "shaped", "reward"):
+            raise ConfigError(f"pays: got {self.pays!r}; 'level', 'ratio', 'shaped' or 'reward' is meant.")
+        for name in ("average", "contrast"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be 0 or more and below 1.")
         if self.learner.discount == 1:
             raise ConfigError("discount: 1 makes staying in the absorbing state worth infinitely much: use less.")
 
@@ -101,6 +113,7 @@ class State:
     """All that changes in training."""
 
     policy: AgentPolicy
+    averaged: AgentPolicy  # what comes out: its weights follow the policy's
     values: Values
     shaped: Shaped
     optimizer: torch.optim.Optimizer
@@ -108,8 +121,9 @@ class State:
     live: Live
     running: Float[Tensor, "env agent"]  # the env's own return so far of each episode in play
     replay: Side | None  # what the discriminator still remembers
+    random: Side  # play at random
     expert_gone: Float[Tensor, ""]  # share of the demonstrators' time in the absorbing state
-    learner_gone: Float[Tensor, ""]  # the same of the learners, lately
+    learner_gone: Float[Tensor, ""]  # the same of what is told from them: the learners, lately, and play at random
     seed: int  # of the order in which demonstrations are seen
     position: int = 0  # batches of demonstrations seen
     updates: int = 0
@@ -127,10 +141,13 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
     seed = int(torch.randint(2**31, (), generator=generator))
     for position in range(min(demos.batches_per_epoch(4096), 16)):
         shaped.observe(demos.batch(position, 4096, seed))
+    random = _at_random(config, env, generator)
+    shaped.observe(random.steps)
     gone = adversary.demonstrators_gone(demos, env.spec.horizon, config.learner.discount)
     live = begin(env, policy, config.learner.envs, generator)
     return State(
         policy=policy,
+        averaged=copy.deepcopy(policy),
         values=values,
         shaped=shaped,
         optimizer=ppo.make_optimizer(config.learner, policy, values),
@@ -138,6 +155,7 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
         live=live,
         running=live.view.obs.new_zeros(config.learner.envs, env.spec.agents),
         replay=adversary.nothing_yet(live, env.spec) if config.replay else None,
+        random=random,
         expert_gone=gone,
         learner_gone=gone.clone(),
         seed=seed,
@@ -159,31 +177,30 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
             adversary.refuse_missing_ends(state.expert_gone, demos, state.ended, steps, env)
 
     with torch.no_grad():
-        log_prob = state.policy.log_prob(played.view, played.actions, memory, played.starts)
+        params, _ = state.policy.params(played.view, played.actions, memory, played.starts)
+        log_prob = state.policy.head.log_prob(params, played.actions, played.view.legal)
     gone = adversary.learners_gone(played, age, env.spec.horizon, learner.discount)
     noted = replace(played, labels={} if config.replay else {"log_prob": log_prob})
     fresh = adversary.side_of(noted, gone, config.batch * config.judge_steps, generator)
     pool, state.replay = adversary.remembered(state.replay, fresh, config.replay)
-    state.learner_gone = pool.gone.mean()
+    over = gone_together(pool.gone.mean(), state.random.gone.mean(), config.contrast)
+    state.learner_gone = torch.lerp(state.learner_gone, over, RECENT if state.updates else 1.0)
     if config.replay:
         pool = replace(pool, steps=_scored(state.policy, pool.steps))
     of_play, of_ends = ends_logits(state.expert_gone, state.learner_gone)
     stats = {} if adversary.has_past(state.policy) else adversary.alignment(state.policy, fresh)
-    for _ in range(config.judge_steps):
+    for _ in range(config.judge_steps * (EAGER if frozen else 1)):
         stats |= discriminate(config, state, demos, pool, of_play, generator)
 
     with torch.no_grad():
-        paid = {
-            "ratio": lambda: airl_logits(state.shaped(played), log_prob),
-            "shaped": lambda: state.shaped(played),
-            "reward": lambda: state.shaped.reward(played.view, played.actions),
-        }[config.pays]()
+        paid = pay_of(config, state, played, state.shaped(played), params)
         rewards = paid + played.terminated.unsqueeze(-1) * absorbing_payoff(of_ends, learner.discount)
     stats |= ppo.improve(
         learner, state.policy, state.values, state.optimizer, played, rewards, generator,
         memory=memory, frozen=frozen, adapt=config.start == "fresh",
     )  # fmt: skip
     state.updates += 1
+    adversary.follow(state.averaged, state.policy, 1 - config.average)
     return stats | {
         "return": finished.mean(),
         "reward/mean": rewards.mean(),
@@ -191,6 +208,11 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
         "gone/expert": state.expert_gone,
         "gone/learner": gone,
     }
+
+
+def result(state: State) -> AgentPolicy:
+    """The averaged policy: play against a discriminator circles around what it seeks."""
+    return state.averaged
 
 
 def discriminate(
@@ -202,23 +224,50 @@ def discriminate(
     what the ends of games alone say (`maths.adversarial.ends_logits`).
     """
     theirs = _demonstrated(config, state, demos)
-    rows = torch.randint(len(pool.gone), (config.batch,), generator=generator, device=generator.device)
-    ours = tree_take(pool.steps, rows)
+    at_random = round(config.contrast * config.batch)
+    drawn = [(state.random, at_random), (pool, config.batch - at_random)]
+    ours = tree_cat([_some(side, count, generator) for side, count in drawn if count])
     expert, learner = (airl_logits(state.shaped(side), side.labels["log_prob"]) - of_play for side in (theirs, ours))
     loss = discriminator_loss(expert, learner, adversary.present(theirs), adversary.present(ours))
     penalty = torch.zeros_like(loss)
     if config.penalty:
-        for judge in (state.shaped.reward, state.shaped.potential):
+        for judge, free in ((state.shaped.reward, 0.0), (state.shaped.potential, config.slope)):
             a, b = (judge.inputs(side.view, side.actions) for side in (theirs, ours))
-            penalty = penalty + slope_penalty(slopes(judge.judge, between(a, b, generator)), config.slope)
+            penalty = penalty + slope_penalty(slopes(judge.judge, between(a, b, generator)), free)
     ppo.descend(state.judge_optimizer, loss + config.penalty * penalty, config.learner.max_grad_norm)
     return adversary.told(expert, learner, loss, penalty)
 
 
-def learned_reward(state: State) -> LearnedReward:
+@torch.no_grad()
+def pay_of(
+    config: Config, state: State, played: Segment, f: Float[Tensor, "env time agent"], params: Tensor
+) -> Float[Tensor, "env time agent"]:
+    """What the learners get for steps that were played. `params`: of the policies' heads there."""
+    if config.pays == "level":
+        return f + state.policy.entropy(params, played.view.legal)
+    if config.pays == "ratio":
+        return airl_logits(f, state.policy.head.log_prob(params, played.actions, played.view.legal))
+    return f if config.pays == "shaped" else state.shaped.reward(played.view, played.actions)
+
+
+def learned_reward(config: Config, state: State) -> LearnedReward:
     """g, as an object that can be called, saved and trained on; what the absorbing state pays is its zero."""
     _, of_ends = ends_logits(state.expert_gone, state.learner_gone)
     return LearnedReward(state.shaped.reward, level=float(of_ends))
+
+
+def _at_random(config: Config, env: Env, generator: torch.Generator) -> Side:
+    """Play at random, with how likely it was: so that the reward knows states that no learner goes to any more."""
+    policy, steps = Uniform(env.spec), env.spec.horizon or config.learner.segment
+    played, _ = collect(env, policy, begin(env, policy, 64, generator), steps, generator)
+    gone = adversary.learners_gone(played, torch.zeros(64, dtype=torch.long), env.spec.horizon, config.learner.discount)
+    noted = replace(played, labels={"log_prob": policy.log_prob(played.view, played.actions)})
+    return adversary.side_of(noted, gone, 64 * steps, generator)
+
+
+def _some(side: Side, count: int, generator: torch.Generator) -> Segment:
+    rows = torch.randint(len(side.gone), (count,), generator=generator, device=generator.device)
+    return tree_take(side.steps, rows)
 
 
 def _demonstrated(config: Config, state: State, demos: Demos) -> Segment:

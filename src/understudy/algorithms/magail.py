@@ -13,6 +13,7 @@ are over go on in an absorbing state (Kostrikov et al. 2019, arXiv:1809.02925), 
 sampled; the slope of D is kept in bounds; the policies stand still while the discriminator and the values warm up.
 """
 
+import copy
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.algorithms import adversary, bc, ppo
-from understudy.algorithms.adversary import Side
+from understudy.algorithms.adversary import EAGER, RECENT, Side, learner_defaults
 from understudy.core.errors import ConfigError
 from understudy.core.tree import tree_take
 from understudy.core.types import Env, EnvSpec, Segment
@@ -38,6 +39,8 @@ from understudy.maths.adversarial import (
 )
 from understudy.nets import AgentPolicy, Values
 from understudy.nets.discriminators import Judge, JudgeConfig
+from understudy.nets.opponents import Opponents
+from understudy.nets.rewards import LearnedReward
 from understudy.rollout import Live, begin, collect, episode_returns
 
 
@@ -46,20 +49,22 @@ class Config:
     reward: Literal["softplus", "logD", "logit", "tanh"] = "logit"  # of the discriminator's logit
     absorbing: bool = True  # games that are over go on in an absorbing state
     judge: JudgeConfig = field(default_factory=JudgeConfig)
+    opponents: bool = False  # what the others do is, in the reward, what each agent expects of them (CoDAIL)
     zero_sum: bool = False  # of two teams: each is paid what its own play looks like, less what the other's does
     env_reward: float = 0.0  # weight of the env's own reward beside the discriminator's
     judge_steps: int = 8  # gradient steps of the discriminator in an update
-    batch: int = 1024  # steps of each side in one of them
-    judge_rate: float = 3e-4
+    batch: int = 512  # steps of each side in one of them
+    judge_rate: float = 1e-3
     l2: float = 0.0  # weight decay of the discriminator
     penalty: float = 1.0  # weight of the penalty of slopes above `slope`
     slope: float = 0.0  # change of the logit for a step of one standard deviation that is still free
     spectral: bool = False  # every layer's largest singular value stays at most 1
     replay: int = 0  # earlier updates whose steps the discriminator still sees
     warmup: int = 10  # updates in which discriminator and values learn while the policies stand still
+    average: float = 0.95  # the policy that comes out is a mean over about 1 / (1 - average) updates; 0: the latest
     start: str = "clone"  # where the policies begin: "clone", "fresh", or the folder of a saved policy
     clone: bc.Config = field(default_factory=bc.Config)  # how it is cloned; its net is the learner's
-    learner: ppo.Config = field(default_factory=lambda: ppo.Config(bonus=0.0))
+    learner: ppo.Config = field(default_factory=learner_defaults)
 
     def __post_init__(self) -> None:
         for name in ("judge_steps", "batch"):
@@ -70,6 +75,12 @@ class Config:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be a finite number, 0 or more.")
         if self.reward not in REWARDS:
             raise ConfigError(f"reward: got {self.reward!r}; one of {', '.join(REWARDS)} is meant.")
+        if not 0 <= self.average < 1:
+            raise ConfigError(f"average: got {self.average}, but it must be 0 or more and below 1.")
+        if self.opponents and self.judge.sees != "actions":
+            raise ConfigError(
+                f"opponents: they act before a judge that sees='actions', and this sees {self.judge.sees!r}."
+            )
         if self.absorbing and self.learner.discount == 1:
             raise ConfigError("discount: 1 makes staying in the absorbing state worth infinitely much: use less.")
 
@@ -79,6 +90,7 @@ class State:
     """All that changes in training."""
 
     policy: AgentPolicy
+    averaged: AgentPolicy  # what comes out: its weights follow the policy's
     values: Values
     judge: Judge
     optimizer: torch.optim.Optimizer
@@ -86,7 +98,10 @@ class State:
     live: Live
     running: Float[Tensor, "env agent"]  # the env's own return so far of each episode in play
     replay: Side | None  # what the discriminator still remembers
+    opponents: Opponents | None  # what each agent expects of the others
+    opponent_optimizer: torch.optim.Optimizer | None
     expert_gone: Float[Tensor, ""]  # share of the demonstrators' time in the absorbing state
+    learner_gone: Float[Tensor, ""]  # the same of the learners, lately
     seed: int  # of the order in which demonstrations are seen
     position: int = 0  # batches of demonstrations seen
     updates: int = 0
@@ -106,13 +121,17 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
         _two_teams(env.spec)
     values = Values(env.spec, generator, config.learner.central, config.learner.value_hidden, share=policy.config.share)
     judge = Judge(config.judge, env.spec, generator)
+    opponents = Opponents(env.spec, generator, share=config.judge.share) if config.opponents else None
     seed = int(torch.randint(2**31, (), generator=generator))
     for position in range(min(demos.batches_per_epoch(4096), 16)):
         part = demos.batch(position, 4096, seed)
         judge.observe(part.view, part.actions)
+        if opponents is not None:
+            opponents.normaliser.observe(part.obs.flatten(0, -2))
     live = begin(env, policy, config.learner.envs, generator)
     return State(
         policy=policy,
+        averaged=copy.deepcopy(policy),
         values=values,
         judge=judge,
         optimizer=ppo.make_optimizer(config.learner, policy, values),
@@ -120,7 +139,12 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
         live=live,
         running=live.view.obs.new_zeros(config.learner.envs, env.spec.agents),
         replay=adversary.nothing_yet(live, env.spec) if config.replay else None,
+        opponents=opponents,
+        opponent_optimizer=None
+        if opponents is None
+        else torch.optim.Adam(opponents.parameters(), lr=config.judge_rate),
         expert_gone=gone,
+        learner_gone=gone.clone(),
         seed=seed,
     )
 
@@ -139,11 +163,16 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
 
     fresh = adversary.side_of(played, gone, config.batch * config.judge_steps, generator)
     pool, state.replay = adversary.remembered(state.replay, fresh, config.replay)
+    state.learner_gone = torch.lerp(state.learner_gone, pool.gone.mean(), RECENT if state.updates else 1.0)
     stats = {} if adversary.has_past(state.policy) else adversary.alignment(state.policy, fresh)
-    for _ in range(config.judge_steps):
+    for _ in range(config.judge_steps * (EAGER if frozen else 1)):
         stats |= discriminate(config, state, demos, pool, generator)
+    imagined = None
+    if state.opponents is not None:
+        stats |= _expect(config, state, fresh, generator)
+        imagined = state.opponents.imagine(played.view, played.actions, generator)
 
-    rewards = rewards_of(config, state.judge, played, state.expert_gone, pool.gone.mean())
+    rewards = rewards_of(config, state.judge, played, state.expert_gone, state.learner_gone, imagined)
     judged = rewards.mean(), rewards.std()
     if config.env_reward:
         rewards = rewards + config.env_reward * played.rewards
@@ -152,6 +181,7 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
         memory=memory, frozen=frozen, adapt=config.start == "fresh",
     )  # fmt: skip
     state.updates += 1
+    adversary.follow(state.averaged, state.policy, 1 - config.average)
     return stats | {
         "return": finished.mean(),
         "reward/mean": judged[0],
@@ -159,6 +189,11 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
         "gone/expert": state.expert_gone,
         "gone/learner": gone,
     }
+
+
+def result(state: State) -> AgentPolicy:
+    """The averaged policy: play against a discriminator circles around what it seeks."""
+    return state.averaged
 
 
 def discriminate(
@@ -189,10 +224,11 @@ def rewards_of(
     played: Segment,
     expert_gone: Float[Tensor, ""],
     learner_gone: Float[Tensor, ""],
+    imagined: Tensor | None = None,
 ) -> Float[Tensor, "env time agent"]:
     """What the discriminator pays for each step. A step that ends the game is paid what follows it too."""
     assert played.terminated is not None
-    form, logits = REWARDS[config.reward], judge(played.view, played.actions)
+    form, logits = REWARDS[config.reward], judge(played.view, played.actions, imagined)
     if config.absorbing:
         of_play, of_ends = ends_logits(expert_gone, learner_gone)
         after = absorbing_payoff(form(of_ends), config.learner.discount)
@@ -200,6 +236,30 @@ def rewards_of(
     else:
         rewards = form(logits)
     return rewards @ _two_teams(judge.spec).T if config.zero_sum else rewards
+
+
+def _expect(config: Config, state: State, fresh: Side, generator: torch.Generator) -> dict[str, Tensor]:
+    """Make what the others just did likelier in every agent's eyes. Source: Liu et al. 2020, arXiv:2001.03415."""
+    assert state.opponents is not None and state.opponent_optimizer is not None
+    for _ in range(config.judge_steps):
+        rows = torch.randint(len(fresh.gone), (config.batch,), generator=generator, device=generator.device)
+        steps = tree_take(fresh.steps, rows)
+        there = adversary.present(steps)
+        pairs = there.unsqueeze(-1) * there.unsqueeze(-2) * (1 - torch.eye(there.shape[-1], device=there.device))
+        loss = -(state.opponents.log_prob(steps.view, steps.actions) * pairs).sum() / pairs.sum().clamp(min=1)
+        ppo.descend(state.opponent_optimizer, loss, config.learner.max_grad_norm)
+    return {"opponents/loss": loss.detach()}
+
+
+def learned_reward(config: Config, state: State) -> LearnedReward:
+    """What the discriminator pays now, as an object that can be called, saved and trained on.
+
+    It is made to tell this learner from the demonstrators: where the two agree it is flat. `maairl` learns one to keep.
+    """
+    if not config.absorbing:
+        return LearnedReward(state.judge, config.reward)
+    of_play, of_ends = ends_logits(state.expert_gone, state.learner_gone)
+    return LearnedReward(state.judge, config.reward, float(of_play), float(REWARDS[config.reward](of_ends)))
 
 
 def _two_teams(spec: EnvSpec) -> Float[Tensor, "agent other"]:

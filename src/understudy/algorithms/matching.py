@@ -32,7 +32,7 @@ class Points:
     weight: Float[Tensor, "point who"]  # sums to 1 over the points
     mean: Float[Tensor, "who feature"]
     std: Float[Tensor, "who feature"]
-    moving: Float[Tensor, "who"]  # how many of the features are not always the same
+    moving: Float[Tensor, "who"]  # how many of the features are not always the same, at least 1
     gone: Float[Tensor, ""]  # share of the demonstrators' time after their games were over
 
 
@@ -49,7 +49,7 @@ def points_of(
     var = torch.where(acted, (var * acted).sum(dim=-1, keepdim=True) / acted.sum(), var)  # moves are alike far apart
     std = torch.where(var > 1e-8, var.sqrt(), 1.0)
     gone = adversary.demonstrators_gone(demos, spec.horizon, discount)
-    return Points((raw - mean) / std, weight, mean, std, (var > 1e-8).sum(dim=-1).float(), gone)
+    return Points((raw - mean) / std, weight, mean, std, (var > 1e-8).sum(dim=-1).clamp(min=1).float(), gone)
 
 
 def features(match: Match, spec: EnvSpec, steps: Segment) -> Float[Tensor, "*batch who feature"]:

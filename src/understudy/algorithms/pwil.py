@@ -39,7 +39,7 @@ class Config:
     warmup: int = 5  # updates in which the values learn while the policies stand still
     start: str = "clone"  # where the policies begin: "clone", "fresh", or the folder of a saved policy
     clone: bc.Config = field(default_factory=bc.Config)  # how it is cloned; its net is the learner's
-    learner: ppo.Config = field(default_factory=lambda: ppo.Config(bonus=0.0))
+    learner: ppo.Config = field(default_factory=lambda: ppo.Config(envs=64, bonus=0.0))
 
     def __post_init__(self) -> None:
         matching.check(self.points, self.warmup, self.learner)
@@ -107,8 +107,11 @@ def rewards_of(
         costs.append(cost.unflatten(0, (envs, who)))
     cost = torch.stack(costs, dim=1)
     reward = config.alpha * torch.exp(-config.beta * horizon / points.moving.sqrt() * cost)
-    remain = (horizon - 1 - ages(played.starts, age)).clamp(min=1)
-    absorbed = config.alpha * (points.gone * horizon / remain).clamp(max=1)
-    after = played.terminated * absorbing_payoff(absorbed, config.learner.discount)
-    reward = reward.expand(*reward.shape[:2], env.spec.agents) + after.unsqueeze(-1)
-    return reward, {"cost": horizon * cost.clamp(max=1e6).mean(), "gone/expert": points.gone}
+    remain = (horizon - 1 - ages(played.starts, age)).unsqueeze(-1)
+    absorbed = config.alpha * (points.gone * horizon / remain.clamp(min=1)).clamp(max=1)
+    absorbed = torch.where(remain > 0, absorbed, reward)  # who ends with the last step goes on as he was
+    reward = reward + played.terminated.unsqueeze(-1) * absorbing_payoff(absorbed, config.learner.discount)
+    reward = reward.expand(*reward.shape[:2], env.spec.agents)
+    placed = cost.isfinite()
+    told = {"cost": horizon * cost[placed].mean(), "placed": placed.float().mean(), "gone/expert": points.gone}
+    return reward, told

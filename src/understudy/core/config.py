@@ -238,6 +238,10 @@ def _name(kind: Any) -> str:
         return " or ".join(map(_name, get_args(kind)))
     if is_dataclass(kind):
         return "settings by name"
+    if get_origin(kind) in (tuple, list) and get_args(kind):
+        each = [_name(one) for one in get_args(kind) if one is not Ellipsis]
+        count = "" if len(each) < len(get_args(kind)) or get_origin(kind) is list else f" of {len(each)}"
+        return f"a list{count} ({', '.join(each) if count else f'each {each[0]}'})"
     plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "none"}
     return plain.get(kind, str(kind).removeprefix("typing."))
 

@@ -129,11 +129,12 @@ def _index(folder: Path) -> tuple[Index | None, list[Finding]]:
             return index, []
         said = f"{path}: its checksum does not fit, so it was changed or damaged."
     except OSError as error:
-        said = f"{path}: it cannot be read ({error})."
+        said = f"{path}: it cannot be read ({error.strerror})."
     except DemosError as error:
         said = str(error)
     rebuilt, found = _rebuilt(folder)
-    return rebuilt, [Finding("index", f"{said} What follows is told by the shards themselves."), *found]
+    told = "What follows is told by the shards themselves." if rebuilt else "No shard tells more: no demos are here."
+    return rebuilt, [Finding("index", f"{said} {told}"), *found]
 
 
 def _rebuilt(folder: Path) -> tuple[Index | None, list[Finding]]:

@@ -203,8 +203,9 @@ class LaterSchema(DemosError):
 def load(folder: Path, *, verify: bool = True, memory: int = 2**28) -> Demos:
     """See `Demos.load`."""
     while True:
-        end = _end(folder / INDEX)
-        index = read_index(folder)
+        text = _read(folder)
+        end, index = text[-END:], _sound(text, folder)
+        del text  # of many episodes it is large
         try:
             blocks = [read_shard(folder, s, index.columns, verify=verify) for s in index.shards]
             break
@@ -224,18 +225,25 @@ def read_index(folder: Path) -> Index:
     Raises:
         DemosError: there is none, it is damaged, or it was written by a later version.
     """
-    path = folder / INDEX
+    return _sound(_read(folder), folder)
+
+
+def _read(folder: Path) -> bytes:
     try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise DemosError(f"{folder}: no demos here; a set is a folder with an {INDEX} ({error.strerror}).") from None
-    data, sound = parse_index(text, path)
+        return (folder / INDEX).read_bytes()
+    except (OSError, ValueError) as error:  # a name with a zero in it is a ValueError
+        why = getattr(error, "strerror", None) or error
+        raise DemosError(f"{folder}: no demos here; a set is a folder with an {INDEX} ({why}).") from None
+
+
+def _sound(text: bytes, folder: Path) -> Index:
+    index, sound = parse_index(text, folder / INDEX)
     if not sound:
-        raise DemosError(f"{path}: its checksum does not fit, so it was changed or damaged. {MEND}")
-    return data
+        raise DemosError(f"{folder / INDEX}: its checksum does not fit, so it was changed or damaged. {MEND}")
+    return index
 
 
-MEND = "See what is wrong with `check(folder)`; `fix(folder, new_folder)` saves what is sound."
+MEND = "`understudy demos check FOLDER` tells what is wrong; with `--fix NEW` it saves what is sound."
 
 
 def parse_index(text: bytes, path: Path) -> tuple[Index, bool]:
@@ -344,7 +352,8 @@ def save(
     def start(old: Index | None) -> tuple[Index, Iterable[Episode]]:
         if old is not None and not replace:
             raise DemosError(
-                f"{folder}: a set of {len(old.episodes)} episodes is here. Append to it, or say replace=True."
+                f"{folder}: a set of {len(old.episodes)} episodes is here. Choose another folder, append to this one, "
+                "or say replace=True."
             )
         return Index(spec, about or About(), number=old.number if old else 0), episodes
 
@@ -454,7 +463,7 @@ def _write_set(
 
 def _end(path: Path) -> bytes | None:
     """The end of an index, where its checksum is."""
-    with suppress(FileNotFoundError, NotADirectoryError), path.open("rb") as file:
+    with suppress(FileNotFoundError), path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - END))
         return file.read()
     return None

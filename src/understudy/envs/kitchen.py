@@ -17,6 +17,7 @@ from torch import Tensor
 
 from understudy.core.errors import ConfigError, EnvError, expect_shape, nearest
 from understudy.core.scene import Scene
+from understudy.core.symmetry import Groups
 from understudy.core.types import Discrete, EnvSpec, View, to_device
 from understudy.envs import kitchen_expert, kitchen_features, kitchen_picture
 from understudy.envs.kitchen_board import (
@@ -194,6 +195,10 @@ class Kitchen:
     def feature_names(self) -> tuple[str, ...]:
         """A name for each number of an observation, such as `I holds dish` or `pot 1 ready`."""
         return kitchen_features.feature_names(len(self.board().start))
+
+    def symmetries(self) -> Groups:
+        """Mirrors: cooks in a mirrored kitchen see and do the same things mirrored. Its full state is another one."""
+        return tuple((kitchen_features.mirror(self.spec.agents, axis),) for axis in ("x", "y"))
 
     def whole(self, state: State) -> Float[Tensor, "env feature"]:
         """The full state as one flat vector, mostly zeros and ones, from which `unpack` makes it again exactly."""

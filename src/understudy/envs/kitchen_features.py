@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from understudy.core.symmetry import Symmetry
 from understudy.envs.kitchen_board import (
     ACTIONS,
     DISH,
@@ -55,11 +56,10 @@ def feature_names(cooks: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-def mirror(cooks: int, axis: str) -> tuple[Int[Tensor, " feature"], Float[Tensor, " feature"], Int[Tensor, " action"]]:
-    """What a kitchen seen in a mirror does to observations and actions: a symmetry of the game.
+def mirror(cooks: int, axis: str) -> Symmetry:
+    """What a kitchen seen in a mirror does to observations and actions: a symmetry of the game, in another kitchen.
 
-    With `axis` "x" east and west change places, with "y" north and south. An observation `obs` becomes
-    `obs[..., index] * sign`, an action `a` becomes `action[a]`.
+    With `axis` "x" east and west change places, with "y" north and south.
     """
     one, two = ("east", "west") if axis == "x" else ("north", "south")
     swap = {one: two, two: one}
@@ -71,7 +71,9 @@ def mirror(cooks: int, axis: str) -> tuple[Int[Tensor, " feature"], Float[Tensor
     at = {name: i for i, name in enumerate(names)}
     index = torch.tensor([at[seen(name)] for name in names])
     sign = torch.tensor([-1.0 if name.endswith(f"offset {axis}") else 1.0 for name in names])
-    return index, sign, torch.tensor([ACTIONS.index(seen(a)) for a in ACTIONS])
+    moves = torch.tensor([ACTIONS.index(seen(a)) for a in ACTIONS])
+    every = (index, sign, moves)
+    return Symmetry(f"mirror {axis}", torch.arange(cooks), *(x.expand(cooks, -1) for x in every))
 
 
 def observe(

@@ -135,6 +135,15 @@ def ends_logits(
     return torch.log((1 - expert) / (1 - learner)), torch.log(expert / learner)
 
 
+def gone_together(gone: Float[Tensor, ""], other: Float[Tensor, ""], share: float) -> Float[Tensor, ""]:
+    """Share of time in the absorbing state of two sides together, the other with `share` of the steps that are played.
+
+    Who finishes early plays fewer steps in as much time: of t units of its time, t (1 - gone) are steps.
+    """
+    times = share / (1 - share) * (1 - gone) / (1 - other).clamp(min=1e-6)  # the other's time, in times of the first
+    return (gone + times * other) / (1 + times)
+
+
 # ---- how well a discriminator does
 
 

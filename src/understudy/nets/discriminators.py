@@ -59,28 +59,37 @@ class Judge(nn.Module):
         groups = sharing_groups(spec, "all" if config.sees == "team" else config.share)
         self.net = AgentMLP(self.width, 1, groups, generator, config.hidden, config.layers, config.activation, gain=0.1)
 
-    def features(self, view: View, actions: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch agent feature"]:
-        """What is seen, before it is normalised. Continuous actions count as the env takes them, within their bounds:
-        recordings hold them so, and a learner whose draws go beyond would be told by that alone."""
-        obs, action, agents = view.obs, self.spec.action, self.spec.agents
-        own = [obs]
-        everybody = [obs.flatten(-2)]
+    def features(
+        self, view: View, actions: Shaped[Tensor, "..."], imagined: Shaped[Tensor, "..."] | None = None
+    ) -> Float[Tensor, "*batch agent feature"]:
+        """What is seen, before it is normalised.
+
+        Continuous actions count as the env takes them, within their bounds: recordings hold them so, and a learner
+        whose draws go beyond would be told by that alone.
+
+        Args:
+            imagined: [*batch me other ...], joint actions as each agent imagines them, in place of what everybody did.
+        """
+        obs, agents = view.obs, self.spec.agents
+        own, everybody = [obs], []
+        if self.config.sees in ("joint", "team"):
+            everybody.append(_to_all(obs))
         if not self.config.state_only:
-            if isinstance(action, Continuous):
-                actions = actions.clamp(action.low, action.high)
-            done = one_hot(actions, action).to(obs.dtype)
-            own.append(done)
-            everybody.append(done.flatten(-2))
+            own.append(self._acted(actions, obs))
+            everybody.append(_to_all(own[1]) if imagined is None else self._acted(imagined, obs).flatten(-2))
         if self.config.sees == "own":
             return torch.cat(own, dim=-1)
-        if self.config.sees == "actions":
-            everybody = everybody[1:]
-        told = torch.cat(everybody, dim=-1).unsqueeze(-2)
-        told = told.expand(*obs.shape[:-1], told.shape[-1])
+        told = torch.cat(everybody, dim=-1)
         if self.config.sees == "team":
             return told
         who = torch.eye(agents, dtype=obs.dtype, device=obs.device).expand(*obs.shape[:-1], agents)
         return torch.cat([*own, who, told], dim=-1)
+
+    def _acted(self, actions: Tensor, like: Tensor) -> Tensor:
+        action = self.spec.action
+        if isinstance(action, Continuous):
+            actions = actions.clamp(action.low, action.high)
+        return one_hot(actions, action).to(like.dtype)
 
     def inputs(self, view: View, actions: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch agent feature"]:
         """What the network reads: the features in standard deviations."""
@@ -89,8 +98,10 @@ class Judge(nn.Module):
     def judge(self, inputs: Float[Tensor, "*batch agent feature"]) -> Float[Tensor, "*batch agent"]:
         return self.net(inputs).squeeze(-1)
 
-    def forward(self, view: View, actions: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch agent"]:
-        return self.judge(self.inputs(view, actions))
+    def forward(
+        self, view: View, actions: Shaped[Tensor, "..."], imagined: Shaped[Tensor, "..."] | None = None
+    ) -> Float[Tensor, "*batch agent"]:
+        return self.judge(self.normaliser(self.features(view, actions, imagined)))
 
     @torch.no_grad()
     def observe(self, view: View, actions: Shaped[Tensor, "..."]) -> None:
@@ -107,3 +118,9 @@ class Judge(nn.Module):
             if isinstance(layer, AgentLinear):
                 largest = torch.linalg.matrix_norm(layer.weight, 2)
                 layer.weight.div_(largest.clamp(min=1)[:, None, None])
+
+
+def _to_all(x: Float[Tensor, "*batch agent feature"]) -> Float[Tensor, "*batch agent all"]:
+    """Everybody's features, told to every agent."""
+    together = x.flatten(-2).unsqueeze(-2)
+    return together.expand(*x.shape[:-1], together.shape[-1])

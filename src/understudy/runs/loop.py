@@ -12,6 +12,7 @@ The same call resumes when the folder holds a run. A run killed at any moment an
 that was not: the state, the generator, the metrics file. (On one machine with the same number of threads.)
 """
 
+import math
 import signal
 import sys
 import threading
@@ -28,7 +29,7 @@ from torch import Tensor
 
 from understudy.core import config as settings
 from understudy.core.errors import ConfigError, RunError
-from understudy.core.files import only_one, sha256, to_json, write_atomically
+from understudy.core.files import TEMPORARY, only_one, sha256, to_json, write_atomically
 from understudy.core.random import generator
 from understudy.runs import checkpoint, devices
 from understudy.runs.log import Averages, Lines, Row, Screen, now, read_lines, tensorboard
@@ -55,8 +56,8 @@ class Budget:
     minutes: float | None = None
 
     def __post_init__(self) -> None:
-        if (self.updates is not None and self.updates < 0) or (self.minutes is not None and self.minutes < 0):
-            raise ConfigError(f"updates={self.updates}, minutes={self.minutes}: a budget is not negative.")
+        if not all(limit is None or 0 <= limit < math.inf for limit in (self.updates, self.minutes)):
+            raise ConfigError(f"updates={self.updates}, minutes={self.minutes}: a budget is a number from 0 on.")
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,8 @@ class _Folder:
         if path.exists():
             _same_run(path, identity)
         else:
+            for left in self.folder.glob(f".{path.name}.*{TEMPORARY}"):  # of a run that was killed as it began
+                left.unlink()
             write_atomically(path, to_json({"version": VERSION, **identity, "about": about}, indent=1))
         last = checkpoint.latest(self.checkpoints)
         update = 0

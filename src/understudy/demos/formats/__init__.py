@@ -7,9 +7,11 @@ name without suffix is a folder of this library's own.
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from understudy.core.errors import DemosError, nearest
+from understudy.core.files import TEMPORARY, refusal
 from understudy.demos.demos import Demos
 from understudy.demos.formats.common import refuse_pickle
 
@@ -49,14 +51,27 @@ def read(path: Path | str, format: str | None = None, **options: Any) -> Demos:
 def write(demos: Demos, path: Path | str, format: str | None = None) -> None:
     """Write `demos` to `path`. A name without suffix is a folder of this library's own unless `format` says otherwise.
 
+    They are written beside it first: what stands there stays where that fails.
+
     Raises:
-        DemosError: the suffix is unknown.
+        DemosError: the suffix is unknown. RunError: it cannot be written, such as on a full disk.
     """
-    name = format or (format_of(path) if Path(path).suffix else OWN)
+    path = Path(path)
+    name = format or (format_of(path) if path.suffix else OWN)
     if name == OWN:
         demos.save(path)
-    else:
-        _function(name, "writer")(demos, path)
+        return
+    writer = _function(name, "writer")
+    try:
+        if name == "minari":  # a folder, and never in the place of one
+            writer(demos, path)
+            return
+        with TemporaryDirectory(prefix=f".{path.name[:100]}.", suffix=TEMPORARY, dir=path.parent) as beside:
+            writer(demos, Path(beside) / path.name)
+            for made in sorted(Path(beside).iterdir()):  # a table has a header beside it
+                made.replace(path.parent / made.name)
+    except OSError as error:
+        raise refusal(path, error) from error
 
 
 def convert(

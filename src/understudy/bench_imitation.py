@@ -1,0 +1,149 @@
+"""The published tables of MA-GAIL and MA-AIRL, from the library's defaults: `understudy bench mairl-table`.
+
+200 demonstrations of the scripted experts; cooperative returns over 100 episodes, keep-away against the expert, and how
+the learned rewards agree with the true ones. Sources: Song et al. 2018, arXiv:1807.09936; Yu et al. 2019,
+arXiv:1907.13220, tables 1 to 4.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from understudy import api
+from understudy.core.files import to_json, write_atomically
+from understudy.core.random import generator
+from understudy.core.types import Env, Policy
+from understudy.evaluation import metrics
+from understudy.evaluation.report import Cell, Report, Table
+from understudy.evaluation.rewards import Agreement, agreement
+from understudy.maths.stats import Estimate, estimate
+from understudy.nets import NetConfig
+from understudy.nets.rewards import save_reward
+from understudy.rollout import Team, Uniform, play, to_demos
+
+METHODS = ("bc", "magail", "maairl")
+PUBLISHED = ("navigation", "communication", "keep_away")
+FIXED = ("navigation, always 50 steps", "communication, always 50 steps")  # reaching the goal ends nothing
+SHORTER = 4  # navigation is given the time that was asked for, what is easier to learn a part of it
+DEMONSTRATIONS, EPISODES, ANCHORED, MINUTES = 200, 100, 2000, 20.0  # ANCHORED: episodes of expert and random play
+CORRELATIONS = ("pearson", "spearman", "pearson_to_go", "spearman_to_go")
+
+
+def one_seed(seed: int, folder: Path, minutes: float | None, envs: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Every method in every env: {"env/method": figures}."""
+    found = {}
+    for name in envs:
+        for method in METHODS:
+            where = folder / name.replace(", ", "-").replace(" ", "-") / method / f"seed-{seed}"
+            found[f"{name}/{method}"] = _learned(name, method, seed, where, MINUTES if minutes is None else minutes)
+    return found
+
+
+def _learned(name: str, method: str, seed: int, folder: Path, minutes: float) -> dict[str, Any]:
+    """Train, or read what was found before in as much time."""
+    path = folder / "figures.json"
+    if path.exists() and (found := json.loads(path.read_text()))["minutes"] == minutes:
+        return found
+    env, module = _env(name), api.algorithm_named(method)
+    demos, clone = api.record(env, episodes=DEMONSTRATIONS), folder.parents[1] / "bc" / folder.name
+    if method == "bc":
+        config, budget = module.Config(net=NetConfig()), None  # the net of the others, who begin from it
+    else:
+        config, budget = module.Config(start=str(clone)), minutes / (1 if "navigation" in name else SHORTER)
+    habits = api.Habits(threads=1, show=False)
+    run = api.train(method, demos, env, config=config, minutes=budget, folder=folder, seed=seed, habits=habits)
+    figures: dict[str, Any] = {"minutes": minutes, "updates": run.updates}
+    for who, policy in _pairings(env, run.policy).items():
+        played = metrics.returns(play(env, policy, EPISODES, generator(seed, "played")))
+        figures[who] = played.mean(0).tolist()
+    if hasattr(module, "learned_reward"):
+        reward = module.learned_reward(run.config, run.state)
+        save_reward(reward, folder)
+        own = play(env, run.policy, EPISODES, generator(seed, "own"))
+        figures["own play"] = _correlations(agreement(reward, own, generator(0)))
+        figures["experts and random play"] = _correlations(agreement(reward, _mixed(env), generator(0)))
+    write_atomically(path, to_json(figures, indent=1))
+    return figures
+
+
+def _env(name: str) -> Env:
+    return api.make_env(name.split(",")[0], **({"fixed_horizon": True} if name in FIXED else {}))
+
+
+def _pairings(env: Env, policy: Policy) -> dict[str, Policy]:
+    if len(set(env.spec.teams)) == 1:
+        return {"together": policy}
+    pair = (policy, api.expert_of(env))
+    return {"against expert": Team(pair, (1, 0)), "expert against": Team(pair, (0, 1)), "together": policy}
+
+
+def _mixed(env: Env) -> Any:
+    """Episodes of the expert and of random play, as many of each."""
+    both = [play(env, who, EPISODES, generator(0, "mixed")) for who in (api.expert_of(env), Uniform(env.spec))]
+    sets = [to_demos(each, env.spec, api.record(env, episodes=1).about) for each in both]
+    return type(sets[0]).from_episodes(env.spec, [episode for each in sets for episode in each]).padded()
+
+
+def _correlations(agents: list[Agreement]) -> dict[str, list[float]]:
+    return {name: [getattr(agent, name).value for agent in agents] for name in CORRELATIONS}
+
+
+def tables(found: list[dict[str, dict[str, Any]]], envs: tuple[str, ...], command: str) -> Report:
+    """Means over seeds, each with half of its 95 % interval."""
+    returns: list[list[Cell]] = []
+    against: list[list[Cell]] = []
+    rewards: list[list[Cell]] = []
+    for name in envs:
+        env = _env(name)
+        anchors = {
+            who: metrics.returns(play(env, policy, ANCHORED, generator(0, who))).mean(0)
+            for who, policy in {"expert": api.expert_of(env), "random": Uniform(env.spec)}.items()
+        }
+        cooperative = len(set(env.spec.teams)) == 1
+        if cooperative:
+            expert, random = float(anchors["expert"][0]), float(anchors["random"][0])
+            returns += [[name, "scripted expert", expert, 1.0, ""], [name, "random play", random, 0.0, ""]]
+        else:
+            seeker = float(anchors["expert"][1])
+            against.append([name, "scripted expert", seeker, seeker, ""])
+        for method in METHODS:
+            each = [seed[f"{name}/{method}"] for seed in found]
+            updates = sum(one["updates"] for one in each) / len(each)
+            if cooperative:
+                got = [one["together"][0] for one in each]
+                scaled = [(value - random) / (expert - random) for value in got]
+                returns.append([name, method, _over(got), _over(scaled), round(updates)])
+            else:
+                sides = [[one[who][1] for one in each] for who in ("against expert", "expert against")]
+                against.append([name, method, *(_over(side) for side in sides), round(updates)])
+            for plays in ("own play", "experts and random play"):
+                if plays in each[0]:
+                    cells = [_over([_mean(one[plays][kind]) for one in each]) for kind in CORRELATIONS]
+                    rewards.append([name, method, plays, *cells])
+    caption = (
+        f"{DEMONSTRATIONS} demonstrations, {EPISODES} episodes for each of {len(found)} seeds: mean over seeds ± half "
+        "of its 95 % interval."
+    )
+    kinds = ["Pearson", "Spearman", "Pearson to go", "Spearman to go"]
+    versus = "Return of the seeker. A better seeker is higher on the left, a better adversary lower on the right."
+    alike = "Correlation of learned and true rewards, mean of agents: of steps, and of returns-to-go (discount 0.99)."
+    made = [
+        Table(["env", "who", "return", "normalised", "updates"], returns, caption),
+        Table(["env", "who", "seeker, against expert", "expert, against adversary", "updates"], against, versus),
+        Table(["env", "who", "measured on", *kinds], rewards, alike),
+    ]
+    return Report(
+        "Adversarial imitation on the published particle tasks",
+        tables=[table for table in made if table.rows],
+        provenance={"command": command, "torch": torch.__version__},
+    )
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _over(values: list[float]) -> Estimate:
+    return estimate(torch.tensor(values, dtype=torch.float64), generator(0, "seeds"))
