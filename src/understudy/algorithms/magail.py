@@ -49,7 +49,7 @@ class Config:
     reward: Literal["softplus", "logD", "logit", "tanh"] = "logit"  # of the discriminator's logit
     absorbing: bool = True  # games that are over go on in an absorbing state
     judge: JudgeConfig = field(default_factory=JudgeConfig)
-    opponents: bool = False  # what the others do is, in the reward, what each agent expects of them (CoDAIL)
+    opponents: bool = False  # others' actions are, in the reward, what each agent expects of them (CoDAIL's)
     zero_sum: bool = False  # of two teams: each is paid what its own play looks like, less what the other's does
     env_reward: float = 0.0  # weight of the env's own reward beside the discriminator's
     judge_steps: int = 8  # gradient steps of the discriminator in an update
