@@ -196,7 +196,7 @@ def test_people_are_learned_from_by_naming_their_kitchen(run, tmp_path):
         (["demos", "show", "x", "y"], "ConfigError: demos show: it writes nothing, so what is y for?"),
         (
             ["demos", "shwo", "x"],
-            "invalid choice 'shwo' for argument 'do'. Expected one of ('show', 'check', 'convert').",
+            "invalid choice 'shwo' for argument 'do'. Expected one of ('show', 'check', 'unlike', 'convert').",
         ),
         (["demos", "show", "x", "--fix", "y"], "fix: it goes with `demos check`, not with `demos show`."),
         (["demos", "check", __file__], "is a file. `understudy demos convert"),

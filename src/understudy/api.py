@@ -85,6 +85,7 @@ ALGORITHMS = {
     "maxent": "understudy.algorithms.maxent",
     "ppo": "understudy.algorithms.ppo",
     "pwil": "understudy.algorithms.pwil",
+    "sqil": "understudy.algorithms.sqil",
 }
 
 _PARTICLES, _TABULAR = ("particles", "expert"), ("tabular", "expert")

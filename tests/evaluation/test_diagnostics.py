@@ -48,8 +48,11 @@ def test_a_run_in_order_and_a_run_that_tells_nothing_are_not_spoken_of():
     ("columns", "words", "setting"),
     [
         ({"discriminator__expert": lambda t: 0.99, "discriminator__learner": lambda t: 0.97}, "so sure", "penalty"),
-        ({"discriminator__loss": lambda t: 0.6931}, "sees no difference", "judge_steps"),
-        ({"discriminator__loss": lambda t: 0.81}, "worse than guessing", "judge_rate"),
+        (
+            {"discriminator__loss": lambda t: 0.6931, "discriminator__expert": lambda t: 0.3},
+            "right about 51% of the steps", "judge_steps",
+        ),
+        ({"discriminator__loss": lambda t: 1.3}, "worse than guessing", "judge_rate"),
         ({"discriminator__calibration": lambda t: 0.4}, "0.40 apart", "target_kl"),
         ({"discriminator__saturated": lambda t: 0.6}, "60% of its judgements", "logit"),
         ({"reward__mean": lambda t: 9 * t}, "mean reward moved", "replay"),

@@ -22,6 +22,7 @@ from understudy.nets.saved import load_policy
 from understudy.rollout import Live
 
 SATURATED = 4.6  # |logit| of a discriminator that is surer than 99 %
+EAGER = 4  # times as many steps of the discriminator in an update of the warm-up: it is to know before it pays
 RECENT = 0.2  # weight of a segment's ends beside those of earlier ones: few games end in one
 
 

@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.algorithms import adversary, bc, ppo
-from understudy.algorithms.adversary import RECENT, Side, learner_defaults
+from understudy.algorithms.adversary import EAGER, RECENT, Side, learner_defaults
 from understudy.core.errors import ConfigError
 from understudy.core.tree import tree_cat, tree_map, tree_take
 from understudy.core.types import Env, Segment
@@ -189,7 +189,7 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
         pool = replace(pool, steps=_scored(state.policy, pool.steps))
     of_play, of_ends = ends_logits(state.expert_gone, state.learner_gone)
     stats = {} if adversary.has_past(state.policy) else adversary.alignment(state.policy, fresh)
-    for _ in range(config.judge_steps):
+    for _ in range(config.judge_steps * (EAGER if frozen else 1)):
         stats |= discriminate(config, state, demos, pool, of_play, generator)
 
     with torch.no_grad():

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.algorithms import adversary, bc, ppo
-from understudy.algorithms.adversary import RECENT, Side, learner_defaults
+from understudy.algorithms.adversary import EAGER, RECENT, Side, learner_defaults
 from understudy.core.errors import ConfigError
 from understudy.core.tree import tree_take
 from understudy.core.types import Env, EnvSpec, Segment
@@ -165,7 +165,7 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
     pool, state.replay = adversary.remembered(state.replay, fresh, config.replay)
     state.learner_gone = torch.lerp(state.learner_gone, pool.gone.mean(), RECENT if state.updates else 1.0)
     stats = {} if adversary.has_past(state.policy) else adversary.alignment(state.policy, fresh)
-    for _ in range(config.judge_steps):
+    for _ in range(config.judge_steps * (EAGER if frozen else 1)):
         stats |= discriminate(config, state, demos, pool, generator)
     imagined = None
     if state.opponents is not None:

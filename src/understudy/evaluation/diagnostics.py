@@ -43,15 +43,21 @@ def _discriminator_too_strong(rows: Sequence[Row]) -> str | None:
 
 def _discriminator_blind(rows: Sequence[Row]) -> str | None:
     loss = _series(rows, "discriminator/loss")
-    if len(loss) < 5 or _lately(loss) < 0.692:
+    expert, learner = _series(rows, "discriminator/expert"), _series(rows, "discriminator/learner")
+    if len(loss) < 5 or not expert or not learner:
         return None
-    worse = _lately(loss) > 0.72
+    if _lately(loss) > 0.9:
+        return (
+            f"The discriminator's loss is {_lately(loss):.2f}, and guessing has 0.69: it does worse than guessing. "
+            "Lower `penalty`, raise `slope` (of maairl) or `judge_rate`, or warm up for longer (`warmup`)."
+        )
+    right = (_lately(expert) + _lately(learner)) / 2
+    if right > 0.51 or _lately(loss) < 0.68:
+        return None
     return (
-        f"The discriminator's loss is {_lately(loss):.3f}, and guessing has 0.693: "
-        + ("it does worse than guessing. Lower `penalty`, or raise `judge_rate`." if worse else
-           "it sees no difference. If the play is not yet good, lower `penalty`, raise `judge_steps`, or let it see "
-           "more (`judge.sees`).")
-    )  # fmt: skip
+        f"The discriminator is right about {right:.0%} of the steps: it sees no difference. If the play is not yet "
+        "good, lower `penalty`, raise `judge_steps`, or let it see more (`judge.sees`)."
+    )
 
 
 def _miscalibrated(rows: Sequence[Row]) -> str | None:
