@@ -1,7 +1,8 @@
 """What images, questions and matching bring where recordings are few.
 
 python benchmarks/few.py images                         spread, 5 episodes: bc and dagger, with and without images
-python benchmarks/few.py matching navigation 200        bc, gmmil and pwil from so many episodes
+python benchmarks/few.py matching navigation 200        bc, gmmil and pwil from so many episodes, 250 updates
+python benchmarks/few.py matching tag 5 1 60            the same, so many seeds and updates
 """
 
 import sys
@@ -15,7 +16,6 @@ from understudy.maths.stats import estimate
 
 QUIET = api.Habits(threads=1, show=False)
 ROUNDS = {"clone": {"limit": 400}, "rounds": 5, "envs": 4, "steps": 100}
-UPDATES = 250
 
 
 def score(env, policy, seed):
@@ -49,16 +49,16 @@ def images(seeds=(0, 1, 2)):
             told(f"{algorithm}, {count} images", env, seeds, lambda seed, a=algorithm: learn(seed, a))
 
 
-def matching(name, episodes, seeds=(0,)):
+def matching(name, episodes, seeds=1, updates=250):
     env = api.make_env(name)
     for algorithm in ("bc", "gmmil", "pwil"):
 
         def learn(seed, algorithm=algorithm):
             demos = api.record(env, episodes=episodes, seed=seed)
-            updates = None if algorithm == "bc" else UPDATES
-            return api.train(algorithm, demos, env, updates=updates, seed=seed, habits=QUIET).policy
+            limit = None if algorithm == "bc" else updates
+            return api.train(algorithm, demos, env, updates=limit, seed=seed, habits=QUIET).policy
 
-        told(f"{name} {episodes}: {algorithm}", env, seeds, learn)
+        told(f"{name} {episodes}: {algorithm}", env, range(seeds), learn)
 
 
 if __name__ == "__main__":
@@ -67,4 +67,4 @@ if __name__ == "__main__":
     if what == "images":
         images()
     else:
-        matching(more[0], int(more[1]), tuple(range(int(more[2]))) if more[2:] else (0,))
+        matching(more[0], *map(int, more[1:]))

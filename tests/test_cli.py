@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -117,6 +118,20 @@ def test_training_learns_resumes_and_leaves_a_policy(run, recorded, tmp_path):
     assert api.load_policy(tmp_path / "run").config.hidden == 8
     code, said = run(*words, "--updates", 3, "--rate", 0.5)
     assert code == 2 and "config.rate: 0.001 before, 0.5 now" in said
+
+
+def test_the_policy_of_a_run_is_asked_where_its_folder_is_named(run, recorded, tmp_path):
+    words = ["--demos", recorded, "--updates", 1, "--run.threads", 1]
+    assert run("train", "bc", tmp_path / "asked", *words, "--net.hidden", 8)[0] == 0
+    words += ["--env", "navigation", "--rule", "agents=2", "--envs", 2, "--steps", 1, "--clone.limit", 2]
+    code, said = run("train", "dagger", tmp_path / "run", *words, "--expert", tmp_path / "asked")
+    assert code == 0 and "1 updates" in said
+    known = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert known["env"]["expert"].startswith("policy ")
+    code, said = run("train", "dagger", tmp_path / "run", *words, "--resume")
+    assert code == 2 and "env.expert" in said, "the env's own expert is somebody else"
+    code, said = run("train", "bc", tmp_path / "other", *words[:4], "--expert", tmp_path / "asked")
+    assert code == 2 and "bc asks nobody" in said
 
 
 def test_flags_overrule_the_file_and_the_file_overrules_defaults(run, recorded, tmp_path):

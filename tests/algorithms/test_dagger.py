@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +11,7 @@ from understudy import api
 from understudy.algorithms import bc, dagger
 from understudy.core.errors import ConfigError, DemosError, EnvError, RunError
 from understudy.core.random import generator
-from understudy.core.types import View
+from understudy.core.types import Segment, View
 from understudy.envs import tabular
 from understudy.nets import NetConfig, build_policy
 from understudy.rollout import Scripted, choosing, play, record
@@ -188,6 +189,30 @@ def test_what_was_told_is_seen_from_every_side():
         assert seen.actions.item() == towards[x, y]
         found.add(tuple(seen.obs.flatten().tolist()))
     assert len(found) == 8
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_loss_and_its_gradient_are_those_of_a_slow_twin_of_what_was_told(seed):
+    """- mean of log softmax at the expert's move, over the agents and steps that it spoke of; float64."""
+    game = tabular.slip_chain(agents=2)
+    policy = build_policy(TABLE, game.spec, generator(seed)).double()
+    source = generator(seed, "steps")
+    seen = torch.randint(2, (6, 4), generator=source)
+    obs = torch.nn.functional.one_hot(seen, 2).double().unsqueeze(2).expand(-1, -1, 2, -1)
+    moves = torch.randint(2, (6, 4, 2), generator=source)
+    told = torch.rand(6, 4, 2, generator=source) < 0.5
+    loss = bc.clone_loss(policy, Segment(View(obs), moves), CLONE, generator(0), told)
+    loss.backward()
+    weight, bias = (x.detach().numpy() for x in (policy.outs[0].weight, policy.outs[0].bias))
+    slow, gradient = 0.0, np.zeros_like(weight)
+    for e, t, i in told.nonzero().tolist():
+        x = obs[e, t, i].numpy()
+        logits = weight[i] @ x + bias[i]
+        p = np.exp(logits) / np.exp(logits).sum()
+        slow -= math.log(p[moves[e, t, i]]) / int(told.sum())
+        gradient[i] += np.outer(p - np.eye(2)[moves[e, t, i]], x) / int(told.sum())
+    assert loss.item() == pytest.approx(slow, abs=1e-8)
+    np.testing.assert_allclose(policy.outs[0].weight.grad.numpy(), gradient, atol=1e-8)
 
 
 # ---- who is asked, where, and how often

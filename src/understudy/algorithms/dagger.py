@@ -36,9 +36,7 @@ QUERIES = True  # it is handed a `Queried` env
 
 @dataclass(frozen=True)
 class Config:
-    clone: bc.Config = field(
-        default_factory=lambda: bc.Config(batch=512)
-    )  # the nets and how they are fitted; all of it for a beginning
+    clone: bc.Config = field(default_factory=lambda: bc.Config(batch=512))  # the nets, and how they are fitted
     rounds: int = 20  # after which it has finished
     envs: int = 16  # episodes played in a round, side by side
     steps: int = 200  # gradient steps in a round
@@ -46,7 +44,7 @@ class Config:
     decay: float = 0.5  # of the exponential one: beta_k = decay ** k
     mixing: Literal["joint", "agent"] = "joint"  # the expert plays for the whole team, or for some agents of it
     query: Literal["joint", "agent"] = "joint"  # it is asked about the whole team, or about those agents it is due for
-    gate: Literal["always", "entropy", "disagreement", "surprise"] = "always"  # where it is due: see `due`
+    gate: Literal["always", "entropy", "disagreement", "surprise"] = "always"  # where it is due: see `doubt`
     threshold: float = 0.3  # nats, of the gate
     budget: int | None = None  # actions that it tells in all, at most, counted by agent; None: no limit
     symmetric: bool = False  # what was told is learnt as in symmetric worlds too: see `env.symmetries`
@@ -111,7 +109,7 @@ def init(config: Config, demos: Demos | None, env: Any, generator: torch.Generat
     clone = config.clone
     optimizer = torch.optim.AdamW(policy.parameters(), lr=clone.rate, weight_decay=clone.weight_decay)
     seed = int(torch.randint(2**31, (), generator=generator))
-    return State(policy, optimizer, _nothing(spec), seed)
+    return State(policy, optimizer, _nothing(spec, generator.device), seed)
 
 
 def update(
@@ -332,16 +330,18 @@ def _as_segment(told: Told) -> Segment:
     return Segment(View(told.obs, legal, told.present), told.actions, starts=told.starts)
 
 
-def _nothing(spec: EnvSpec) -> Told:
-    dtype = torch.float32 if isinstance(spec.action, Continuous) else torch.long
-    flags = torch.zeros(0, spec.agents, dtype=torch.bool)
+def _nothing(spec: EnvSpec, device: torch.device) -> Told:
+    def none(*shape: int, dtype: torch.dtype) -> Tensor:
+        return torch.zeros(0, *shape, dtype=dtype, device=device)
+
+    agents, numbers = spec.agents, isinstance(spec.action, Continuous)
     return Told(
-        obs=torch.zeros(0, spec.agents, spec.obs),
-        legal=torch.zeros(0, spec.agents, legal_size(spec.action), dtype=torch.bool),
-        present=flags,
-        actions=torch.zeros(0, spec.agents, *action_shape(spec.action), dtype=dtype),
-        told=flags,
-        starts=torch.zeros(0, dtype=torch.bool),
+        obs=none(agents, spec.obs, dtype=torch.float32),
+        legal=none(agents, legal_size(spec.action), dtype=torch.bool),
+        present=none(agents, dtype=torch.bool),
+        actions=none(agents, *action_shape(spec.action), dtype=torch.float32 if numbers else torch.long),
+        told=none(agents, dtype=torch.bool),
+        starts=none(dtype=torch.bool),
     )
 
 
