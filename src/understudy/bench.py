@@ -118,7 +118,7 @@ def _navigate(seed: int, folder: Path, minutes: float) -> dict[str, Any]:
 
 
 def mairl(folder: Path, seeds: int, workers: int, minutes: float | None, *, name: str, envs: tuple[str, ...]) -> Report:
-    """MA-GAIL and MA-AIRL from their defaults on the papers' tasks; 20 minutes for navigation where nothing is said."""
+    """MA-GAIL and MA-AIRL from their defaults on the papers' tasks; for `minutes` at most, where they are given."""
     task = partial(bench_imitation.one_seed, minutes=minutes, envs=envs)
     command = f"understudy bench {name} --seeds {seeds}" + (f" --minutes {minutes:g}" if minutes else "")
     return bench_imitation.tables(_side_by_side(task, seeds, workers, folder), envs, command)

@@ -118,7 +118,7 @@ def test_the_learner_is_paid_less_for_what_it_does_already_where_the_reward_is_f
             weight.data.zero_()
         state.policy.outs[0].weight.data.zero_()
         state.policy.outs[0].bias.data[:] = torch.tensor([2.0, 0.0])
-        for _ in range(12):
+        for _ in range(8):
             maairl.update(config, state, demos, env, draws)
         params, _ = state.policy.params(View(torch.ones(1, 1, 2, 1)), torch.zeros(1, 1, 2, dtype=torch.long))
         gap = (params[..., 0] - params[..., 1]).mean().item()
@@ -151,12 +151,13 @@ def test_play_at_random_is_told_from_the_demonstrators_too():
     )
     demos = api.record(env, episodes=30)
     known = []
+    learner = replace(SMALL.learner, envs=8)
     for contrast in (0.0, 0.5):
-        config, state, draws = begun(env, demos, contrast=contrast)
+        config, state, draws = begun(env, demos, contrast=contrast, learner=learner, batch=128)
         state.policy.outs[0].weight.data.zero_()
         state.policy.outs[0].bias.data[:] = torch.tensor([12.0, -12.0])  # it does as the demonstrators did
         config = replace(config, warmup=1000)
-        for _ in range(12):
+        for _ in range(5):
             maairl.update(config, state, demos, env, draws)
         worth = state.shaped.reward(View(torch.eye(3).unsqueeze(1)), torch.zeros(3, 1, dtype=torch.long)).detach()[:, 0]
         known.append((worth[1] - worth[2]).item())
@@ -177,6 +178,7 @@ def test_what_comes_out_is_the_mean_of_the_latest_policies():
     assert torch.equal(maairl.result(state).normaliser.mean, state.policy.normaliser.mean)
 
 
+@pytest.mark.slow
 def test_two_rooms_that_differ_by_a_prize_are_told_apart():
     """State-only: the learned reward prefers the room that pays, on the expert's own soft play."""
     env = tabular.two_rooms(prize=2.0, horizon=20)

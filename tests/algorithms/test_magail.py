@@ -21,6 +21,11 @@ from understudy.nets.discriminators import Judge, JudgeConfig
 from understudy.nets.saved import save_policy
 from understudy.rollout import play
 
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 TABLE = NetConfig(layers=0)  # on a one-hot observation: a table of probabilities
 SMALL = magail.Config(
     start="fresh", warmup=0, batch=256, judge_rate=0.02, penalty=0.0, judge=JudgeConfig(hidden=16),
@@ -69,7 +74,7 @@ def follow_the_state(states, agents=1):
 # ---- what is seen
 
 
-@pytest.mark.parametrize(("conventions", "joint_loss"), [(2, 0.477386), (3, 0.374890), (4, 0.312752)])
+@pytest.mark.parametrize(("conventions", "joint_loss"), [(2, 0.477386), slow(3, 0.374890), slow(4, 0.312752)])
 def test_who_sees_all_actions_tells_coordination_from_chance_and_who_sees_its_own_cannot(conventions, joint_loss):
     env = tabular.coordination(conventions)
     demos = api.record(env, episodes=800)
@@ -118,7 +123,7 @@ def test_actions_beyond_the_bounds_count_as_the_env_takes_them():
 # ---- pairs that happened
 
 
-@pytest.mark.parametrize(("states", "shuffled_loss"), [(2, 0.477386), (3, 0.374890)])
+@pytest.mark.parametrize(("states", "shuffled_loss"), [(2, 0.477386), slow(3, 0.374890)])
 def test_pairs_of_one_side_that_never_happened_are_noticed(states, shuffled_loss):
     env = follow_the_state(states)
     demos, pool = api.record(env, episodes=800), sides_of(env, 800)
@@ -141,7 +146,7 @@ def test_who_sees_everybody_notices_another_agents_rows_and_who_sees_its_own_doe
 
 def test_the_alignment_probe_is_0_for_played_steps_and_below_for_shuffled_ones():
     env = follow_the_state(3)
-    policy = bc.clone(bc.Config(net=TABLE, limit=400, rate=0.05), api.record(env, episodes=300), generator(0))
+    policy = bc.clone(bc.Config(net=TABLE, limit=150, rate=0.1), api.record(env, episodes=100), generator(0))
     pool = sides_of(env, 600, api.record(env, policy, episodes=600))
     assert abs(adversary.alignment(policy, pool)["alignment"].item()) < 0.05
     assert adversary.alignment(policy, shuffled(pool, slice(None)))["alignment"].item() < -1
@@ -184,7 +189,7 @@ def test_a_discriminator_that_knows_nothing_pays_alike_for_leaving_early_late_or
     assert math.copysign(1, staying - leaving) == math.copysign(1, paid) or paid == 0
 
 
-@pytest.mark.parametrize("form", ["softplus", "logit"])
+@pytest.mark.parametrize("form", ["softplus", slow("logD"), slow("logit"), slow("tanh")])
 def test_learners_leave_as_often_as_the_demonstrators_whatever_the_reward(form):
     env = exits(0.3)
     demos = api.record(env, episodes=1000)

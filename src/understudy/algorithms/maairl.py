@@ -195,6 +195,7 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
     with torch.no_grad():
         paid = pay_of(config, state, played, state.shaped(played), params)
         rewards = paid + played.terminated.unsqueeze(-1) * absorbing_payoff(of_ends, learner.discount)
+        rewards = rewards * adversary.present(played)  # who is away is paid nothing
     stats |= ppo.improve(
         learner, state.policy, state.values, state.optimizer, played, rewards, generator,
         memory=memory, frozen=frozen, adapt=config.start == "fresh",
@@ -258,11 +259,12 @@ def learned_reward(config: Config, state: State) -> LearnedReward:
 
 def _at_random(config: Config, env: Env, generator: torch.Generator) -> Side:
     """Play at random, with how likely it was: so that the reward knows states that no learner goes to any more."""
-    policy, steps = Uniform(env.spec), env.spec.horizon or config.learner.segment
-    played, _ = collect(env, policy, begin(env, policy, 64, generator), steps, generator)
-    gone = adversary.learners_gone(played, torch.zeros(64, dtype=torch.long), env.spec.horizon, config.learner.discount)
+    policy, envs, steps = Uniform(env.spec), config.learner.envs, env.spec.horizon or config.learner.segment
+    played, _ = collect(env, policy, begin(env, policy, envs, generator), steps, generator)
+    ages = torch.zeros(envs, dtype=torch.long, device=generator.device)
+    gone = adversary.learners_gone(played, ages, env.spec.horizon, config.learner.discount)
     noted = replace(played, labels={"log_prob": policy.log_prob(played.view, played.actions)})
-    return adversary.side_of(noted, gone, 64 * steps, generator)
+    return adversary.side_of(noted, gone, config.batch * config.judge_steps, generator)
 
 
 def _some(side: Side, count: int, generator: torch.Generator) -> Segment:

@@ -3,7 +3,7 @@
 A discriminator D is taught to know the demonstrators' steps, and the agents climb what it thinks of their own:
 
     D minimises   - 1/2 E_expert[ log D ] - 1/2 E_learner[ log(1 - D) ]  +  penalty of steep slopes
-    agent i climbs the discounted sum of  r_i = -log(1 - D_i)  (or another form: `maths.adversarial.REWARDS`)
+    agent i climbs the discounted sum of  r_i = log D_i - log(1 - D_i)  (or another form: `maths.adversarial.REWARDS`)
 
 with ppo. The best response to the best D brings the learners' occupancy measure to the demonstrators'. What D_i sees is
 a setting (`judge.sees`): the own observation and action, everybody's actions too, or everything.
@@ -49,7 +49,7 @@ class Config:
     reward: Literal["softplus", "logD", "logit", "tanh"] = "logit"  # of the discriminator's logit
     absorbing: bool = True  # games that are over go on in an absorbing state
     judge: JudgeConfig = field(default_factory=JudgeConfig)
-    opponents: bool = False  # what the others do is, in the reward, what each agent expects of them (CoDAIL)
+    opponents: bool = False  # others' actions are, in the reward, what each agent expects of them (CoDAIL's)
     zero_sum: bool = False  # of two teams: each is paid what its own play looks like, less what the other's does
     env_reward: float = 0.0  # weight of the env's own reward beside the discriminator's
     judge_steps: int = 8  # gradient steps of the discriminator in an update
@@ -140,9 +140,7 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
         running=live.view.obs.new_zeros(config.learner.envs, env.spec.agents),
         replay=adversary.nothing_yet(live, env.spec) if config.replay else None,
         opponents=opponents,
-        opponent_optimizer=None
-        if opponents is None
-        else torch.optim.Adam(opponents.parameters(), lr=config.judge_rate),
+        opponent_optimizer=torch.optim.Adam(opponents.parameters(), lr=config.judge_rate) if opponents else None,
         expert_gone=gone,
         learner_gone=gone.clone(),
         seed=seed,
@@ -235,6 +233,7 @@ def rewards_of(
         rewards = form(logits + of_play) + played.terminated.unsqueeze(-1) * after
     else:
         rewards = form(logits)
+    rewards = rewards * adversary.present(played)  # who is away is paid nothing
     return rewards @ _two_teams(judge.spec).T if config.zero_sum else rewards
 
 
