@@ -62,6 +62,7 @@ __all__ = [
     "text_of",
     "train",
     "video",
+    "who",
 ]
 
 
@@ -237,10 +238,10 @@ def queried(env: Env, expert: Expert | None = None) -> Queried:
     policy = as_policy(env, expert)
     if isinstance(policy, AgentPolicy):
         fit(policy, env)
-    return Queried(env, policy, _who(policy))
+    return Queried(env, policy, who(policy))
 
 
-def _who(policy: Any) -> str:
+def who(policy: Any) -> str:
     """A name that is another for another expert: a function's, or that of the weights of a network."""
     if isinstance(policy, AgentPolicy):
         pieces = (f"{name} {tensor.tolist()}" for name, tensor in sorted(policy.state_dict().items()))

@@ -3,9 +3,7 @@
 Each keeps its runs in a folder, so that a stopped benchmark goes on where it was, and writes a report.
 """
 
-import multiprocessing
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,10 @@ from understudy.envs.kitchen_board import LAYOUTS
 from understudy.evaluation import metrics
 from understudy.evaluation.plots import Curve
 from understudy.evaluation.report import Curves, Report, Section, Table
-from understudy.maths.stats import Estimate, estimate
+from understudy.maths.stats import estimate, over_seeds
 from understudy.recordings import people_in_all_kitchens
 from understudy.rollout import play
+from understudy.runs.many import side_by_side
 
 QUIET = api.Habits(threads=1, show=False)
 EPISODES = 32  # that each learned pair plays in a kitchen
@@ -35,10 +34,10 @@ def kitchen(folder: Path, seeds: int, workers: int, minutes: float | None) -> Re
     for layout in LAYOUTS:
         each = [one[layout] for one in found]
         row = [
-            _over_seeds([getattr(x, name).value for x in each])
+            over_seeds([getattr(x, name).value for x in each])
             for name in ("likelihood", "accuracy", "drawn", "learned")
         ]
-        share = _over_seeds([x.share.value for x in each])
+        share = over_seeds([x.share.value for x in each])
         rows.append([layout, row[0], round(each[0].chain, 3), *row[1:], each[0].people, share])
     caption = (
         f"Recorded test pairs, {seeds} seeds: mean ± half of the 95 % interval over seeds; people's score over trials. "
@@ -154,13 +153,5 @@ def run(
 
 
 def _side_by_side(task: Callable[..., Any], seeds: int, workers: int, folder: Path) -> list[Any]:
-    """`task(seed, folder)` of every seed, in processes that share nothing but the folder."""
-    pool = ProcessPoolExecutor(
-        min(workers, seeds), multiprocessing.get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    )
-    with pool:
-        return list(pool.map(task, range(seeds), [folder] * seeds))
-
-
-def _over_seeds(values: Sequence[float]) -> Estimate:
-    return estimate(torch.tensor(values, dtype=torch.float64), generator(0, "seeds"))
+    """`task(seed, folder)` of every seed."""
+    return side_by_side(partial(task, folder=folder), range(seeds), workers)

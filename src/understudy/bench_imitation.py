@@ -18,7 +18,7 @@ from understudy.core.types import Env, Policy
 from understudy.evaluation import metrics
 from understudy.evaluation.report import Cell, Report, Table
 from understudy.evaluation.rewards import Agreement, agreement
-from understudy.maths.stats import Estimate, estimate
+from understudy.maths.stats import over_seeds
 from understudy.nets import NetConfig
 from understudy.nets.rewards import save_reward
 from understudy.rollout import Team, Uniform, play, to_demos
@@ -113,13 +113,13 @@ def tables(found: list[dict[str, dict[str, Any]]], envs: tuple[str, ...], comman
             if cooperative:
                 got = [one["together"][0] for one in each]
                 scaled = [(value - random) / (expert - random) for value in got]
-                returns.append([name, method, _over(got), _over(scaled), round(updates)])
+                returns.append([name, method, over_seeds(got), over_seeds(scaled), round(updates)])
             else:
                 sides = [[one[who][1] for one in each] for who in ("against expert", "expert against")]
-                against.append([name, method, *(_over(side) for side in sides), round(updates)])
+                against.append([name, method, *(over_seeds(side) for side in sides), round(updates)])
             for plays in ("own play", "experts and random play"):
                 if plays in each[0]:
-                    cells = [_over([_mean(one[plays][kind]) for one in each]) for kind in CORRELATIONS]
+                    cells = [over_seeds([_mean(one[plays][kind]) for one in each]) for kind in CORRELATIONS]
                     rewards.append([name, method, plays, *cells])
     caption = (
         f"{DEMONSTRATIONS} demonstrations, {EPISODES} episodes for each of {len(found)} seeds: mean over seeds ± half "
@@ -142,7 +142,3 @@ def tables(found: list[dict[str, dict[str, Any]]], envs: tuple[str, ...], comman
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
-
-
-def _over(values: list[float]) -> Estimate:
-    return estimate(torch.tensor(values, dtype=torch.float64), generator(0, "seeds"))

@@ -8,12 +8,13 @@ import torch
 
 from understudy import api
 from understudy.comparing import Plan, compare
-from understudy.evaluation.compared import ENOUGH, Comparison, cells, over_seeds, recommendation
+from understudy.envs.kitchen_board import LAYOUTS
+from understudy.evaluation.compared import ENOUGH, Comparison, cells, mean_of, recommendation
 from understudy.evaluation.report import Cell, Report, Section, Table
 
-METHODS = ("bc", "dagger", "magail", "maairl", "iq", "gmmil", "pwil")
+METHODS = ("bc", "dagger", "magail", "maairl", "iq", "sqil", "gmmil", "pwil")
 FEW = ("spread", "tag", "speaker_listener")
-KITCHENS = tuple(f"kitchen:{layout}" for layout in ("cramped_room", "asymmetric_advantages", "coordination_ring"))
+KITCHENS = tuple(f"kitchen:{layout}" for layout in LAYOUTS)
 MINUTES = 3.0  # of each run that never stops by itself
 
 
@@ -26,7 +27,7 @@ def everywhere(folder: Path, seeds: int, workers: int, minutes: float | None) ->
         by_method = {method: cell for (method, _, _), cell in cells(comparison.trials).items()}
         row: list[Cell] = [name]
         for method in METHODS:
-            score = over_seeds(by_method[method], "score") if method in by_method else None
+            score = mean_of(by_method[method], "score") if method in by_method else None
             row.append("refused" if method not in by_method else "no scale" if score is None else score)
         rows.append(row)
     enough: list[Cell] = [f"envs with {ENOUGH} or more"]
@@ -46,7 +47,7 @@ def few(folder: Path, seeds: int, workers: int, minutes: float | None) -> Report
     rows: list[list[Cell]] = []
     for name, comparison in found.items():
         for (method, _, demos), cell in cells(comparison.trials).items():
-            score = over_seeds(cell, "score")
+            score = mean_of(cell, "score")
             rows.append([name, method, demos, "" if score is None else score])
     caption = f"Score, {seeds} seeds: 0 is random play, 1 the demonstrators; mean over seeds."
     return _report(

@@ -4,9 +4,7 @@ The value gap is what imitation usually reports. The regret gap says how much be
 the learned play than by leaving the expert's, and no recording of play that all obey tells of it.
 """
 
-import multiprocessing
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,9 @@ from typing import Any
 import torch
 
 from understudy import api
-from understudy.core.random import generator
 from understudy.evaluation.report import Cell, Report, Table
-from understudy.maths.stats import Estimate, estimate
+from understudy.maths.stats import over_seeds
+from understudy.runs.many import side_by_side
 
 Settings = Mapping[str, Any]
 
@@ -50,15 +48,12 @@ METHODS: Mapping[str, tuple[str, Settings, int | None]] = {  # name: algorithm, 
 
 def regret(folder: Path, seeds: int, workers: int, minutes: float | None) -> Report:
     """Value gap and regret gap of every method in every game."""
-    context = multiprocessing.get_context("spawn")
-    task = partial(_all, folder=folder, minutes=minutes)
-    with ProcessPoolExecutor(min(workers, seeds), context, torch.set_num_threads, (1,)) as pool:
-        found = list(pool.map(task, range(seeds)))
+    found = side_by_side(partial(_all, folder=folder, minutes=minutes), range(seeds), workers)
     rows: list[list[Cell]] = []
     for game in GAMES:
         for method in METHODS:
             each = [one[game, method] for one in found]
-            gaps = [_over_seeds([one[name] for one in each]) for name in ("value gap", "regret gap")]
+            gaps = [over_seeds([one[name] for one in each]) for name in ("value gap", "regret gap")]
             rows.append([game, method, *gaps, f"{each[0]['asked']:,.0f}" if each[0]["asked"] else ""])
     caption = (
         f"Exact, against swap deviations; {seeds} seeds, mean over them ± half of its 95 % interval. Value gap: the "
@@ -93,7 +88,3 @@ def _one(game: str, method: str, seed: int, folder: Path, minutes: float | None)
     found = api.regret(run, env)
     asked = float(run.metrics[-1].get("queries") or 0)
     return {name: found[name].value for name in ("value gap", "regret gap")} | {"asked": asked}
-
-
-def _over_seeds(values: list[float]) -> Estimate:
-    return estimate(torch.tensor(values, dtype=torch.float64), generator(0, "seeds"))

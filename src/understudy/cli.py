@@ -220,45 +220,76 @@ class Compare:
     episodes: int | None = None  # that each plays to be measured
     seed: int | None = None  # of the measuring, or of which demonstrations are held out
     report: Path | None = None  # where the page is written; comparison.html in the folder where not given
-    folder: Path = Path("runs/comparison")  # of methods: where their runs are kept; the same command resumes
-    counts: str = "1,5,50"  # of methods: numbers of demonstrations to learn from
-    noise: str = "0"  # of methods: shares of the recorded actions to replace by random ones, such as 0,0.2
-    seeds: int = 3  # of methods: runs that differ in chance alone
+    folder: Path | None = None  # of methods: where their runs are kept; the same command resumes (runs/comparison)
+    counts: str | None = None  # of methods: numbers of demonstrations to learn from (1,5,50)
+    noise: str | None = None  # of methods: shares of the recorded actions to replace by random ones, such as 0,0.2 (0)
+    seeds: int | None = None  # of methods: runs that differ in chance alone (3)
     updates: int | None = None  # of methods: of each run, at most
     minutes: float | None = None  # of methods: of each run, at most
-    workers: int = 1  # of methods: runs at the same time, each on one core
+    workers: int | None = None  # of methods: runs at the same time, each on one core (1)
+    expert: Path | None = None  # of methods: folder of a run that sits in the other seats; the env's own expert if none
+    config: Path | None = None  # of methods: a .toml or .json file with a table of settings for each
+
+
+OF_METHODS = ("folder", "counts", "noise", "seeds", "updates", "minutes", "workers", "expert", "config")
 
 
 def compare(words: list[str]) -> None:
     given = _parse(Compare, words, "compare")
     from understudy import api
-    from understudy.core.errors import ConfigError
+    from understudy.core.errors import ConfigError, nearest
 
-    if not given.what:
-        raise ConfigError("compare: name methods (such as `bc magail`), or folders of runs.")
-    if Path(given.what[0]).is_dir():
+    methods = [name for name in given.what if name in api.ALGORITHMS]
+    others = [name for name in given.what if name not in api.ALGORITHMS]
+    if not given.what or (methods and others):
+        unknown = f" {others[0]!r} is no method.{nearest(others[0], api.ALGORITHMS)}" if others else ""
+        raise ConfigError(f"compare: name methods (such as `bc magail`), or folders of runs, not both.{unknown}")
+    if methods:
+        page, said, where = _methods_compared(given)
+    else:
+        for name in given.what:
+            if not Path(name).is_dir():
+                raise ConfigError(
+                    f"compare: {name!r} is neither a run's folder nor a method.{nearest(name, api.ALGORITHMS)}"
+                )
+        if meant := [flag for flag in OF_METHODS if getattr(given, flag) is not None]:
+            raise ConfigError(f"{meant[0]}: runs that there are already are measured as they are; this is for methods.")
         measured, where = _runs_measured(given), Path(given.what[0]).parent
         page, said = api.report_of(measured), api.text_of(measured)
-    else:
-        from understudy import comparing
-
-        if given.env is None:
-            raise ConfigError("env: methods are compared in an env, such as --env spread.")
-        env = _env(given)
-        plan = comparing.Plan(
-            methods=given.what,
-            counts=_numbers("counts", given.counts, int),
-            noise=_numbers("noise", given.noise, float),
-            seeds=given.seeds,
-            updates=given.updates,
-            minutes=given.minutes,
-            episodes=given.episodes or comparing.Plan.episodes,
-        )
-        demos = _demos(given.demos, env)
-        found = comparing.compare(env, demos, plan, given.folder, workers=given.workers, seed=given.seed or 0)
-        page, said, where = found.report(), str(found), given.folder
     page = _by_command(page, "compare", words)
     print(f"{said}\n\nopen {page.save(given.report or where / 'comparison.html')}")
+
+
+def _methods_compared(given: Compare) -> tuple[Any, str, Path]:
+    """Page, text and folder of methods that are trained and measured."""
+    from understudy import comparing
+    from understudy.core import config as settings
+    from understudy.core.errors import ConfigError
+
+    if given.env is None:
+        raise ConfigError("env: methods are compared in an env, such as --env spread.")
+    numbers = {"counts": int, "noise": float}
+    asked: dict[str, Any] = {
+        name: _numbers(name, text, kind) for name, kind in numbers.items() if (text := getattr(given, name)) is not None
+    }
+    asked |= {
+        name: value
+        for name in ("seeds", "updates", "minutes", "episodes")
+        if (value := getattr(given, name)) is not None
+    }
+    if given.config is not None:
+        asked["settings"] = settings.read(given.config)
+    env, folder = _env(given), given.folder or Path("runs/comparison")
+    found = comparing.compare(
+        env,
+        _demos(given.demos, env),
+        comparing.Plan(given.what, **asked),
+        folder,
+        expert=given.expert,
+        workers=1 if given.workers is None else given.workers,
+        seed=given.seed or 0,
+    )
+    return found.report(), str(found), folder
 
 
 def _runs_measured(given: Compare) -> dict[str, Any]:

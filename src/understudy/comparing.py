@@ -4,9 +4,8 @@ Every combination of method, number of demonstrations, noise and seed is a run i
 measured. A comparison that was stopped goes on where it was; what was measured is not measured again.
 """
 
-import multiprocessing
+import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -14,22 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from understudy import api
 from understudy.core import config as settings
-from understudy.core.errors import ConfigError, DemosError, EnvError
+from understudy.core.errors import ConfigError, DemosError, Diverged, EnvError, RunError
 from understudy.core.files import to_json, write_atomically
-from understudy.core.random import generator
+from understudy.core.random import generator, split_seed
 from understudy.core.types import Continuous, Env, Policy, Segment, View
 from understudy.demos import Demos
 from understudy.evaluation import metrics
 from understudy.evaluation.compared import Comparison, Trial, growth
 from understudy.evaluation.partners import cross_play, seated
-from understudy.maths.stats import Estimate, estimate
+from understudy.maths.stats import Estimate, over_seeds
 from understudy.rollout import Team, Uniform, play, score
 from understudy.runs import loop
+from understudy.runs.many import side_by_side
 
-HELD_OUT = 0.2  # share of the demonstrations that nobody learns from
+HELD_OUT = 0.2  # share of given demonstrations that nobody learns from
+ANCHORED = 1000  # episodes of the expert that stand for the demonstrators, where it is they
+BLOCK = 16  # episodes recorded at once: more demonstrations begin with the same ones
 TENTHS = 10
 
 
@@ -55,6 +59,10 @@ class Plan:
             raise ConfigError(f"counts={self.counts}, seeds={self.seeds}, episodes={self.episodes}: too few.")
         if not all(0 <= share <= 1 for share in self.noise):
             raise ConfigError(f"noise: got {self.noise}, but each is a share of the actions: 0 to 1.")
+        if self.updates is not None and self.updates < 1:
+            raise ConfigError(f"updates: got {self.updates}, but a run needs one or more.")
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise ConfigError(f"minutes: got {self.minutes}, but a run needs some: a number above 0.")
         for method in (*self.methods, *self.settings):
             api.make_config(api.algorithm_named(method), self.settings.get(method))
         endless = [m for m in self.methods if not hasattr(api.algorithm_named(m), "finished")]
@@ -73,70 +81,138 @@ class _Task:
     folder: Path
 
 
+@dataclass(frozen=True)
+class _Given:
+    """Demonstrations as they were handed in: each run learns from the first of them in an order of its own seed."""
+
+    kept: Demos
+
+    def chosen(self, count: int, seed: int) -> Demos:
+        order = torch.randperm(len(self.kept), generator=generator(seed, "demonstrations"))
+        return self.kept.select(order[:count])
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """Demonstrations of the expert, of each seed its own. More of them begin with those of fewer."""
+
+    env: Env
+    expert: Policy
+    seed: int
+
+    def chosen(self, count: int, seed: int) -> Demos:
+        blocks = [
+            api.record(self.env, self.expert, BLOCK, split_seed(self.seed, "demonstrations", seed, k))
+            for k in range(math.ceil(count / BLOCK))
+        ]
+        episodes = [episode for block in blocks for episode in block]
+        return Demos.from_episodes(self.env.spec, episodes[:count], blocks[0].about)
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What every trial is measured in and against."""
+
+    env: Env
+    demos: _Given | _Recorded
+    held: Demos | None  # nobody learns from them
+    shown: Segment  # the demonstrators' play that is a score of 1
+    expert: Policy | None
+    told: Mapping[str, Any]  # plain data that differ where a measurement would
+
+
 def compare(
     env: Env,
     demos: Demos | None,
     plan: Plan,
     folder: Path | str,
-    expert: Policy | None = None,
+    expert: api.Expert | None = None,
     workers: int = 1,
     seed: int = 0,
 ) -> Comparison:
     """Train and measure all that `plan` names; the same call resumes.
 
-    The demonstrations are shuffled by `seed`; a fifth of them is held out, and each run learns from the first of the
-    rest in an order of its own seed, so that more demonstrations are always those of fewer, and others besides.
-
     Args:
-        demos: None: recorded of the expert, a quarter more than the largest count.
-        expert: who sits in the other seats; None: the one that ships with the env, or nobody where it has none.
+        demos: a fifth of them is held out; each run learns from the first of the rest in an order of its own seed, so
+            that more demonstrations are always those of fewer and others besides. None: the expert is recorded, anew
+            for each seed.
+        expert: who sits in the other seats, and is asked by methods that ask; None: the one that ships with the env,
+            or nobody where it has none.
         workers: runs at the same time, each in a process of one thread.
+        seed: of what is held out, or recorded.
 
     Raises:
-        ConfigError: there are not enough demonstrations for the largest count.
-        RunError: the folder holds another comparison.
+        ConfigError: there are not enough demonstrations for the largest count, or they are longer than episodes are.
+        RunError: the folder holds another comparison, or one of longer runs.
     """
-    where = Path(folder)
-    expert = expert or _own_expert(env)
+    if workers < 1:
+        raise ConfigError(f"workers: got {workers}, but somebody must do the work: 1 or more.")
+    where, scene = Path(folder), _scene(env, demos, plan, expert, seed)
+    tasks = [
+        _Task(method, count, share, k, where / f"{method}-{count}-{share:g}-{k}")
+        for method, share, count, k in product(plan.methods, plan.noise, plan.counts, range(plan.seeds))
+    ]
+    trials = side_by_side(partial(_trial, scene=scene, plan=plan), tasks, workers)
+    return Comparison(
+        env=env.spec.title or type(env).__name__,
+        trials=trials,
+        cross_play=_strangers(scene, plan, tasks, trials),
+        notes=_notes(scene),
+        provenance={
+            "env": env.spec.title,
+            "rules": loop.describe(env)["rules"],
+            "plan": settings.to_dict(plan),
+            "seed": seed,
+            **scene.told,
+            "torch": torch.__version__,
+        },
+    )
+
+
+def _scene(env: Env, demos: Demos | None, plan: Plan, expert: api.Expert | None, seed: int) -> _Scene:
+    try:
+        other = api.as_policy(env, expert)
+    except EnvError:
+        other = None
+    who = None if other is None else api.who(other)
     if demos is None:
-        if expert is None:
+        if other is None:
             raise EnvError(f"{env.spec.title or 'this env'} ships no expert to record: hand in demonstrations.")
-        demos = api.record(env, expert, max(plan.counts) + max(4, max(plan.counts) // 4), seed)
+        shown = play(env, other, ANCHORED, generator(seed, "shown"))
+        unseen = api.record(env, other, 50, split_seed(seed, "held out"))
+        return _Scene(env, _Recorded(env, other, seed), unseen, shown, other, {"demonstrators": who, "expert": who})
     api.fit(demos, env)
-    kept, held = demos.split(HELD_OUT, seed) if len(demos) >= 5 else (demos, None)
+    longest, horizon = int(demos.lengths.max()), env.spec.horizon
+    if horizon is not None and longest > horizon:
+        raise ConfigError(
+            f"demos: they are of up to {longest:,} steps, but here an episode ends after {horizon:,}, and returns of "
+            f"different times cannot be compared. Compare under the rule horizon={longest}."
+        )
+    kept, held = demos, None
+    if len(demos) >= 5:
+        kept, held = demos.split(HELD_OUT, seed)
     if max(plan.counts) > len(kept):
         raise ConfigError(
             f"counts: {max(plan.counts)} demonstrations are asked for, but of {len(demos)} there are {len(kept)} to "
             f"learn from ({len(demos) - len(kept)} are held out). Record more, or ask for fewer."
         )
-    tasks = [
-        _Task(method, count, share, k, where / f"{method}-{count}-{share:g}-{k}")
-        for method, share, count, k in product(plan.methods, plan.noise, plan.counts, range(plan.seeds))
-    ]
-    job = partial(_trial, env=env, kept=kept, held=held, plan=plan, expert=expert)
-    if workers == 1:
-        trials = [job(task) for task in tasks]
-    else:
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            trials = list(pool.map(job, tasks))
+    told = {"demonstrators": demos.fingerprint(), "held out": 0 if held is None else len(held), "expert": who}
+    return _Scene(env, _Given(kept), held, demos.padded(), other, told)
+
+
+def _notes(scene: _Scene) -> list[str]:
+    """What the reader must know to take the scores rightly."""
     notes = []
-    if len(set(env.spec.teams)) > 1 and expert is None:
-        notes.append("Nobody plays against the learners but themselves, for there is no expert: scores flatter them.")
-    return Comparison(
-        env=env.spec.title or type(env).__name__,
-        trials=trials,
-        cross_play=_strangers(env, kept, plan, tasks, trials),
-        notes=notes,
-        provenance={
-            "env": env.spec.title,
-            "rules": loop.describe(env)["rules"],
-            "demonstrations": f"{len(kept)} to learn from, {0 if held is None else len(held)} held out",
-            "fingerprint of the recordings": demos.fingerprint(),
-            "plan": settings.to_dict(plan),
-            "torch": torch.__version__,
-        },
-    )
+    if len(set(scene.env.spec.teams)) > 1 and scene.expert is None:
+        notes.append("There is no expert to play against, and a score against oneself means nothing: there is none.")
+    if isinstance(scene.demos, _Given) and scene.shown.rewards is not None:
+        paid = metrics.returns(scene.shown).double().mean(1)
+        off = float(paid.std() / math.sqrt(len(paid))) if len(paid) > 1 else math.inf
+        notes.append(
+            f"A score of 1 is a return of {float(paid.mean()):.4g}, the mean of {len(paid)} demonstrations, give or "
+            f"take {off:.2g} (standard error): all scores share that."
+        )
+    return notes
 
 
 def mislabelled(demos: Demos, share: float, seed: int) -> Demos:
@@ -156,145 +232,152 @@ def mislabelled(demos: Demos, share: float, seed: int) -> Demos:
     return Demos.from_episodes(demos.spec, changed, demos.about)
 
 
-def _chosen(kept: Demos, count: int, seed: int) -> list[int]:
-    """Which demonstrations a run of `seed` learns from: those of a smaller count come first in a larger one."""
-    return torch.randperm(len(kept), generator=generator(seed, "demonstrations"))[:count].tolist()
+# --- one run ---------------------------------------------------------------------------------------------------------
 
 
-def _trial(task: _Task, env: Env, kept: Demos, held: Demos | None, plan: Plan, expert: Policy | None) -> Trial:
+def _trial(task: _Task, scene: _Scene, plan: Plan) -> Trial:
     """Train and measure one run, or read what was measured of it."""
     given = plan.settings.get(task.method)
-    demos = mislabelled(kept.select(_chosen(kept, task.demos, task.seed)), task.noise, task.seed)
+    demos = mislabelled(scene.demos.chosen(task.demos, task.seed), task.noise, task.seed)
+    budget = {"updates": plan.updates, "minutes": plan.minutes}
     asked = settings.to_dict(
         {
             "settings": api.make_config(api.algorithm_named(task.method), given),
-            "budget": [plan.updates, plan.minutes],
+            "budget": budget,
             "episodes": plan.episodes,
             "demos": demos.fingerprint(),
-            "held": None if held is None else held.fingerprint(),
-            "env": loop.describe(env),
+            "env": loop.describe(scene.env),
+            **scene.told,
         }
     )
     path = task.folder / "trial.json"
     if path.exists():
         known = settings.read(path)
-        if known.get("asked") == asked:
+        if known["asked"] == asked and not known["trial"]["refused"]:
             return Trial(**known["trial"])
+        _not_longer(task, known["asked"]["budget"], budget)
     trial = Trial(task.method, task.demos, task.noise, task.seed)
     try:
         run = api.train(
-            task.method, demos, env, config=given, updates=plan.updates, minutes=plan.minutes,
+            task.method, demos, scene.env, config=given, updates=plan.updates, minutes=plan.minutes,
             folder=task.folder, seed=task.seed, habits=api.Habits(threads=1, show=False),
-            expert=expert if api.asks(task.method) else None,
+            expert=scene.expert if api.asks(task.method) else None,
         )  # fmt: skip
-        figures, missing = _measured(run.policy, env, demos, held, kept, expert, plan.episodes)
+        _not_longer(task, {"updates": run.updates, "minutes": None}, budget)
+        figures, missing = _measured(run.policy, scene, demos, plan.episodes)
         trial = replace(trial, figures={**figures, "minutes": run.seconds / 60}, missing=missing)
-    except (ConfigError, DemosError, EnvError) as error:  # the method cannot do this; the others still can
+    except (ConfigError, DemosError, EnvError, Diverged) as error:  # the method cannot do this; the others still can
         trial = replace(trial, refused=str(error))
     task.folder.mkdir(parents=True, exist_ok=True)  # who is refused at once has made none
     write_atomically(path, to_json({"asked": asked, "trial": asdict(trial)}, indent=1))
     return trial
 
 
-def _measured(
-    policy: Any, env: Env, demos: Demos, held: Demos | None, all_demos: Demos, expert: Policy | None, episodes: int
-) -> tuple[dict[str, float], list[float]]:
-    """Score, likelihoods and distances of one learner, and the return that it misses by each tenth of the horizon."""
-    figures: dict[str, float] = {}
-    missing: list[float] = []
-    demonstrated = all_demos.padded()
-    if demonstrated.rewards is not None:
-        scores, lacks = [], []
-        for team in dict.fromkeys(env.spec.teams):
-            earned = _team(policy, env, demonstrated, expert, episodes, team)
-            if earned is not None:
-                scores.append(earned[0])
-                lacks.append(earned[1])
-        if scores:
-            figures["score"] = sum(scores) / len(scores)
-            missing = torch.stack(lacks).mean(0).tolist()
+def _not_longer(task: _Task, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """A run that learnt for longer cannot be taken for a shorter one."""
+    for name, limit in now.items():
+        if limit is not None and before[name] is not None and before[name] > limit:
+            raise RunError(
+                f"{task.folder} holds a run of {before[name]:g} {name}, longer than the {limit:g} that are asked for. "
+                "Choose another folder."
+            )
+
+
+def _measured(policy: Any, scene: _Scene, demos: Demos, episodes: int) -> tuple[dict[str, float], list[float]]:
+    """Score, likelihoods and partners of one learner, and the return that it misses by each tenth of the horizon."""
+    env, figures, missing = scene.env, {}, []
+    teams = list(dict.fromkeys(env.spec.teams))
+    if scene.shown.rewards is not None and (len(teams) == 1 or scene.expert is not None):
+        found = [each for team in teams if (each := _team(policy, scene, episodes, team)) is not None]
+        if found:
+            figures["score"] = sum(value for value, _ in found) / len(found)
+            missing = torch.stack([lacks for _, lacks in found]).mean(0).tolist()
             figures["growth"] = growth(missing)
-        if expert is not None and env.spec.agents > 1 and len(set(env.spec.teams)) == 1:
-            figures |= _among_experts(policy, env, demonstrated, expert, episodes)
+        if scene.expert is not None and env.spec.agents > 1 and len(teams) == 1:
+            figures |= _among_experts(policy, scene, episodes)
     figures["seen"] = float(score(policy, demos).mean)
-    if held is not None:
-        found = score(policy, held)
-        figures["held out"] = float(found.mean)
+    if scene.held is not None:
+        unseen = score(policy, scene.held)
+        figures["held out"] = float(unseen.mean)
         if not isinstance(env.spec.action, Continuous):
-            figures["accuracy"] = float(found.accuracy)
-    return {name: value for name, value in figures.items() if value == value}, missing
+            figures["accuracy"] = float(unseen.accuracy)
+    return {name: value for name, value in figures.items() if math.isfinite(value)}, missing
 
 
-def _team(
-    policy: Policy, env: Env, demonstrated: Segment, expert: Policy | None, episodes: int, team: str
-) -> tuple[float, torch.Tensor] | None:
+def _team(policy: Policy, scene: _Scene, episodes: int, team: str) -> tuple[float, Float[Tensor, "tenth"]] | None:
     """Score of the learner in the seats of one team against experts, and what it misses by each tenth.
 
-    None where the demonstrators of that team earn what random play earns.
+    None where what the team's demonstrators earn cannot be told from what random play earns.
     """
-    mine = torch.tensor([t == team for t in env.spec.teams])
-    others = policy if expert is None else expert
+    spec = scene.env.spec
+    mine = torch.tensor([t == team for t in spec.teams])
+    others = policy if scene.expert is None else scene.expert  # a single team has no others
     seats = tuple(int(m) for m in mine.tolist())
     learned, random = (
-        _by_tenth(play(env, Team((others, who), seats), episodes, generator(1, "seated")), mine, env)
-        for who in (policy, Uniform(env.spec))
+        play(scene.env, Team((others, who), seats), episodes, generator(1, "seated")) for who in (policy, Uniform(spec))
     )
-    shown = _by_tenth(demonstrated, mine, env)
-    scale = shown[-1] - random[-1]
-    if scale.abs() < 1e-9:
+    if not _apart(metrics.returns(scene.shown)[:, mine].mean(1), metrics.returns(random)[:, mine].mean(1)):
         return None
-    return float((learned[-1] - random[-1]) / scale), (shown - learned) / scale
+    got, chance, shown = (_by_tenth(each, mine, spec.horizon) for each in (learned, random, scene.shown))
+    scale = shown[-1] - chance[-1]
+    return float((got[-1] - chance[-1]) / scale), (shown - got) / scale
 
 
-def _by_tenth(played: Segment, mine: torch.Tensor, env: Env) -> torch.Tensor:
-    """Mean return so far of the agents `mine` at each tenth of the horizon, [tenth]."""
+def _apart(one: Float[Tensor, "one"], other: Float[Tensor, "other"]) -> bool:
+    """Two means lie more than three standard errors from each other."""
+    errors = [each.double().var() / len(each) if len(each) > 1 else torch.tensor(0.0) for each in (one, other)]
+    return float((one.double().mean() - other.double().mean()).abs()) > 3 * math.sqrt(float(sum(errors))) + 1e-9
+
+
+def _by_tenth(played: Segment, mine: Bool[Tensor, "agent"], horizon: int | None) -> Float[Tensor, "tenth"]:
+    """Mean return so far of the agents `mine` at each tenth of the horizon."""
     assert played.rewards is not None
     rewards = (played.rewards * metrics.acting(played))[:, :, mine].double().mean(dim=(0, 2))
-    horizon = env.spec.horizon or len(rewards)
-    ends = [min(max(1, round(horizon * (k + 1) / TENTHS)), len(rewards)) for k in range(TENTHS)]
+    steps = horizon or len(rewards)
+    ends = [min(max(1, round(steps * (k + 1) / TENTHS)), len(rewards)) for k in range(TENTHS)]
     return rewards.cumsum(0)[torch.tensor(ends) - 1]
 
 
-def _among_experts(policy: Policy, env: Env, demonstrated: Segment, expert: Policy, episodes: int) -> dict[str, float]:
-    """Score where one seat is the learner's and the others are experts', every seat in turn."""
-    agents, each = env.spec.agents, max(2, episodes // env.spec.agents)
-    random = float(seated(env, (Uniform(env.spec),), (0,) * agents, episodes, 1).mean())
-    shown = float(metrics.returns(demonstrated).mean())
-    if abs(shown - random) < 1e-9:
-        return {}
+def _among_experts(policy: Policy, scene: _Scene, episodes: int) -> dict[str, float]:
+    """Score where one seat is the learner's and the others are experts', every seat in turn; 0: random play there."""
+    assert scene.expert is not None
+    env, agents, each = scene.env, scene.env.spec.agents, max(2, episodes // scene.env.spec.agents)
     seats = [tuple(int(i == chair) for i in range(agents)) for chair in range(agents)]
-    got = sum(float(seated(env, (expert, policy), s, each, 2).mean()) for s in seats) / agents
-    return {"among experts": (got - random) / (shown - random)}
-
-
-def _strangers(
-    env: Env, kept: Demos, plan: Plan, tasks: Sequence[_Task], trials: Sequence[Trial]
-) -> dict[str, Estimate]:
-    """Score of each method's learners with one seat taken by a learner of another seed; games of one team alone."""
-    spec, demonstrated = env.spec, kept.padded()
-    if spec.agents < 2 or len(set(spec.teams)) > 1 or plan.seeds < 2 or demonstrated.rewards is None:
+    learned, random, experts = (
+        torch.cat([seated(env, (scene.expert, who), s, each, 2).mean(1) for s in seats])
+        for who in (policy, Uniform(env.spec), scene.expert)
+    )
+    if not _apart(experts, random):
         return {}
-    random = float(seated(env, (Uniform(spec),), (0,) * spec.agents, plan.episodes, 1).mean())
-    shown, found = float(metrics.returns(demonstrated).mean()), {}
-    if abs(shown - random) < 1e-9:
+    return {"among experts": float((learned.mean() - random.mean()) / (experts.mean() - random.mean()))}
+
+
+# --- learners of several seeds ---------------------------------------------------------------------------------------
+
+
+def _strangers(scene: _Scene, plan: Plan, tasks: Sequence[_Task], trials: Sequence[Trial]) -> dict[str, Estimate]:
+    """Score of each method's learners with one seat taken by a learner of another seed; games of one team alone.
+
+    A figure for each learner, as guest and host of all others; the interval is over learners.
+    """
+    spec = scene.env.spec
+    if spec.agents < 2 or len(set(spec.teams)) > 1 or plan.seeds < 2 or scene.shown.rewards is None:
+        return {}
+    random = seated(scene.env, (Uniform(spec),), (0,) * spec.agents, plan.episodes, 1).mean(1)
+    shown, found = metrics.returns(scene.shown).mean(1), {}
+    if not _apart(shown, random):
         return {}
     for method in plan.methods:
+        wanted = (method, max(plan.counts), min(plan.noise))
         folders = [
             task.folder
             for task, trial in zip(tasks, trials, strict=True)
-            if (task.method, task.demos, task.noise) == (method, max(plan.counts), min(plan.noise))
-            and not trial.refused
+            if (task.method, task.demos, task.noise) == wanted and not trial.refused
         ]
         if len(folders) > 1:
             teams = [api.load_policy(folder) for folder in folders]
-            earned = cross_play(env, teams, max(2, plan.episodes // spec.agents), 3).mean(-1)
-            apart = ~torch.eye(len(teams), dtype=torch.bool)
-            found[method] = estimate((earned[apart] - random) / (shown - random), generator(0, "strangers", method))
+            earned = cross_play(scene.env, teams, max(2, plan.episodes // spec.agents), 3).mean(-1)
+            scores = (earned - random.mean()) / (shown.mean() - random.mean())
+            met = (scores.sum(0) + scores.sum(1) - 2 * scores.diagonal()) / (2 * (len(teams) - 1))
+            found[method] = over_seeds(met)
     return found
-
-
-def _own_expert(env: Env) -> Policy | None:
-    try:
-        return api.expert_of(env)
-    except EnvError:
-        return None

@@ -203,14 +203,15 @@ class Team:
 
     @property
     def noise(self) -> int:
-        return max(policy.noise for policy in self.policies)
+        return sum(policy.noise for policy in self.policies)  # nobody shares dice with whom he does not know
 
     def start(self, envs: int) -> tuple[Any, ...]:
         return tuple(policy.start(envs) for policy in self.policies)
 
     def act(self, view: View, memory: Any, noise: Float[Tensor, "env agent noise"]) -> tuple[Tensor, Any]:
-        pairs = zip(self.policies, memory, strict=True)
-        each, after = zip(*(p.act(view, m, noise[..., : p.noise]) for p, m in pairs), strict=True)
+        dice = noise.split([policy.noise for policy in self.policies], dim=-1)
+        parts = zip(self.policies, memory, dice, strict=True)
+        each, after = zip(*(policy.act(view, m, d) for policy, m, d in parts), strict=True)
         agents = torch.arange(len(self.seats), device=view.obs.device)
         seats = torch.tensor(self.seats, device=view.obs.device)
         return torch.stack(each)[seats, :, agents].transpose(0, 1), after

@@ -50,6 +50,15 @@ def test_a_seed_begins_the_same_episodes_whoever_is_seated():
     assert torch.equal(one, two)
 
 
+def test_who_sits_together_does_not_share_dice():
+    """Two teams that each agree by one joint draw: alone they always agree, with strangers half of the time."""
+    env = tabular.coordination(2)
+    drawn_together = [Scripted(env, lambda env, view, noise: (noise[:, :1, 0] > 0.5).long().expand(-1, 2), 1)] * 2
+    alone = seated(env, drawn_together, (0, 0), 400, seed=0)
+    together = seated(env, drawn_together, (0, 1), 400, seed=0)
+    assert alone.mean().item() == 1.0 and together.mean().item() == pytest.approx(0.5, abs=0.08)
+
+
 def test_seats_that_nobody_was_named_for_and_a_single_team_are_refused():
     env = tabular.coordination(2)
     with pytest.raises(ConfigError, match="seats"):

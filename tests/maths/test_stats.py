@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import kstest, mannwhitneyu, trim_mean
+from scipy.stats import kstest, mannwhitneyu, sem, trim_mean
+from scipy.stats import t as student_t
 
 from understudy.core.errors import ConfigError
 from understudy.core.random import generator
@@ -16,6 +17,7 @@ from understudy.maths.stats import (
     improvement,
     interval,
     iqm,
+    over_seeds,
     paired_test,
     permutation_test,
     probability_of_improvement,
@@ -166,3 +168,16 @@ def test_one_run_has_no_interval_and_none_is_refused():
         estimate(torch.zeros(0), generator(0))
     with pytest.raises(ConfigError, match="confidence: got 95"):
         interval(torch.zeros(3), confidence=95.0)
+
+
+@pytest.mark.parametrize("runs", [2, 3, 5, 30, 40, 200])
+def test_the_interval_over_seeds_is_students(runs):
+    values = np.random.default_rng(runs).normal(size=runs)
+    low, high = student_t.interval(0.95, runs - 1, values.mean(), sem(values))
+    found = over_seeds(values.tolist())
+    assert found.high - found.low == pytest.approx(high - low, rel=1e-3) and found.n == runs
+    assert found.value == pytest.approx((low + high) / 2)
+
+
+def test_one_seed_says_nothing_of_others():
+    assert over_seeds([3.0]) == Estimate(3.0, -math.inf, math.inf, 1)

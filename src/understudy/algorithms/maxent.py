@@ -308,7 +308,8 @@ def identify(config: Config, game: Game, found: Soft, counts: Float[Tensor, "sta
     q = direct + config.discount * next_state @ values
     change = q - (chance * q).sum(2, keepdim=True)  # derivative of T log pi in the features
     seen = counts.sum(-1) > 0
-    visible = change[seen].flatten(0, 2)
+    replied = games.facing(counts, agent, choices).sum(-1) > 0  # [state, others]: what the others did when it chose
+    visible = change[replied if config.concept == "logistic" else seen.unsqueeze(-1)].flatten(0, 1)
     size, in_means = features.shape[-1], _rank(direct[live].flatten(0, 2))
     everywhere, known = _rank(change[live].flatten(0, 2)), _rank(visible)
     _, sharpness, directions = torch.linalg.svd(visible, full_matrices=True)

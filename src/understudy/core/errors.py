@@ -39,6 +39,10 @@ class RunError(UnderstudyError, RuntimeError):
     """A run folder that cannot be written, read or resumed."""
 
 
+class Diverged(RunError):
+    """Learning went to infinity. What was saved before is kept."""
+
+
 class MissingExtra(UnderstudyError, ImportError):
     """An optional dependency that is not installed."""
 

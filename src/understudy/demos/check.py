@@ -58,6 +58,8 @@ def fix(folder: str | Path, new_folder: str | Path) -> list[str]:
         DemosError: not one episode can be saved, or `new_folder` holds a set.
     """
     folder = Path(folder)
+    if Path(new_folder).resolve() == folder.resolve():
+        raise DemosError(f"{new_folder}: what is sound goes into a new folder, and this is where it comes from.")
     found, scan = _examined(folder)
     grave = [f for f in found if f.kind not in ("gap", "duplicate")]
     bad = {f.episode for f in grave}

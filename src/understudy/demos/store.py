@@ -440,6 +440,11 @@ def _write_set(
         with _locked(folder):
             end = _end(folder / INDEX)
             old = None if end is None else known[end] if end in known else read_index(folder)
+            if old is None and (lost := sorted(name for name in os.listdir(folder) if SHARD.fullmatch(name))):
+                raise DemosError(
+                    f"{folder}: {INDEX} is not here, and {len(lost)} shards are, such as {lost[0]}. `understudy demos "
+                    f"check {folder} --fix NEW` saves what they hold; choose another folder, or delete this one."
+                )
             _sweep(folder, old)
             index, episodes = start(old)
             for group in _groups(index, episodes):

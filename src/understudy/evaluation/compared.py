@@ -1,7 +1,7 @@
 """Methods side by side: what each earned from how many demonstrations, as tables, curves and a recommendation.
 
 A `Trial` is one training measured. Trials that differ in their seed alone are one cell of the tables: the mean over
-seeds with its bootstrap interval. What is recommended follows from the figures by the rule of `recommendation`.
+seeds with Student's 95 % interval. What is recommended follows from the figures by the rule of `recommendation`.
 """
 
 import math
@@ -9,13 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
-from understudy.core.random import generator
 from understudy.evaluation.measured import aligned
 from understudy.evaluation.plots import Curve
 from understudy.evaluation.report import Cell, Curves, Report, Section, Table
-from understudy.maths.stats import Estimate, estimate
+from understudy.maths.stats import Estimate, over_seeds
 
 ENOUGH = 0.9  # of the way from random play to the demonstrators: what "it works" means here
 
@@ -39,7 +36,7 @@ class Comparison:
 
     env: str
     trials: Sequence[Trial]
-    cross_play: Mapping[str, Estimate] = field(default_factory=dict)  # by method, see `_partners`
+    cross_play: Mapping[str, Estimate] = field(default_factory=dict)  # by method: score with strangers
     notes: Sequence[str] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -78,12 +75,10 @@ errors lead to where nobody demonstrated anything (compounding error)."""
 # --- what follows from the figures -------------------------------------------------------------------------------
 
 
-def over_seeds(trials: Sequence[Trial], figure: str) -> Estimate | None:
+def mean_of(trials: Sequence[Trial], figure: str) -> Estimate | None:
     """The mean of a figure over trials that differ in their seed; None where no trial has it."""
     values = [t.figures[figure] for t in trials if math.isfinite(t.figures.get(figure, math.nan))]
-    if not values:
-        return None
-    return estimate(torch.tensor(values, dtype=torch.float64), generator(0, "over seeds", figure))
+    return over_seeds(values) if values else None
 
 
 def cells(trials: Sequence[Trial]) -> dict[tuple[str, float, int], list[Trial]]:
@@ -100,7 +95,7 @@ def needed(trials: Sequence[Trial], method: str, noise: float) -> int | None:
     fewest = None
     for (name, share, demos), cell in reversed(cells(trials).items()):
         if name == method and share == noise:
-            score = over_seeds(cell, "score")
+            score = mean_of(cell, "score")
             if score is None or score.value < ENOUGH:
                 break
             fewest = demos
@@ -116,7 +111,7 @@ def recommendation(trials: Sequence[Trial]) -> str:
     clean = [t for t in trials if t.noise == min((t.noise for t in trials), default=0.0)]
     most = max((t.demos for t in clean if not t.refused), default=0)
     found = {m: c for (m, _, demos), c in cells(clean).items() if demos == most}
-    scores = {m: score for m, c in found.items() if (score := over_seeds(c, "score")) is not None}
+    scores = {m: score for m, c in found.items() if (score := mean_of(c, "score")) is not None}
     if not scores:
         return (
             "Nothing can be recommended: no method has a score here. Returns between random play and the demonstrators "
@@ -128,7 +123,7 @@ def recommendation(trials: Sequence[Trial]) -> str:
 
     def order(method: str) -> tuple[float, float]:
         fewest = needed(clean, method, clean[0].noise)
-        minutes = over_seeds(found[method], "minutes")
+        minutes = mean_of(found[method], "minutes")
         return (math.inf if fewest is None else float(fewest), math.inf if minutes is None else minutes.value)
 
     chosen = min(alike, key=order)
@@ -148,7 +143,7 @@ def recommendation(trials: Sequence[Trial]) -> str:
     if told:
         words.append(f"{_listed(told)} {'scores' if len(told) == 1 else 'score'} less ({_with_scores(told, scores)}).")
     if len(found[chosen]) < 3:
-        words.append("With fewer than three seeds there are no intervals, so none of this is sure.")
+        words.append("With fewer than three seeds intervals are as good as endless, so none of this is sure.")
     if math.isfinite(minutes):
         words.append(f"It took {minutes:.1f} minutes a seed.")
     return " ".join(words)
@@ -201,9 +196,9 @@ def _by_count(trials: Sequence[Trial], value: Callable[[list[Trial]], Estimate |
 def _scores(trials: Sequence[Trial]) -> Table:
     return _by_count(
         trials,
-        lambda cell: over_seeds(cell, "score"),
+        lambda cell: mean_of(cell, "score"),
         "Score: return in fresh episodes, 0 is random play and 1 the demonstrators; mean over seeds ± half of its 95 % "
-        "interval. In games of several teams each team plays against experts, and the score is the mean over teams.",
+        "interval (Student's). In games of several teams each team plays against experts; the score is their mean.",
     )
 
 
@@ -233,7 +228,7 @@ def _generalises(comparison: Comparison) -> Table:
     rows: list[list[Cell]] = []
     for (method, noise, demos), cell in cells(trials).items():
         if demos == most:
-            figures = [found if (found := over_seeds(cell, name)) is not None else "" for name in columns.values()]
+            figures = [found if (found := mean_of(cell, name)) is not None else "" for name in columns.values()]
             rows.append([*_row_name(method, noise, trials), *figures, comparison.cross_play.get(method, "")])
     if not any(cell != "" for row in rows for cell in row[len(_head(trials)) :]):
         rows = []
@@ -247,7 +242,7 @@ def _generalises(comparison: Comparison) -> Table:
 
 
 def _cost(trials: Sequence[Trial]) -> Table:
-    return _by_count(trials, lambda cell: over_seeds(cell, "minutes"), "Minutes of learning, mean over seeds.")
+    return _by_count(trials, lambda cell: mean_of(cell, "minutes"), "Minutes of learning, mean over seeds.")
 
 
 def _refusals(trials: Sequence[Trial]) -> Table:
@@ -276,7 +271,7 @@ def _score_curves(trials: Sequence[Trial]) -> list[Curves]:
     for noise in _noises(trials):
         points: dict[str, list[tuple[float, Estimate]]] = {}
         for (method, share, demos), cell in cells(trials).items():
-            if share == noise and (score := over_seeds(cell, "score")) is not None:
+            if share == noise and (score := mean_of(cell, "score")) is not None:
                 points.setdefault(method, []).append((float(demos), score))
         title = "score by demonstrations" + (f", {noise:.0%} noise" if len(_noises(trials)) > 1 else "")
         if lines := _lines(points):
@@ -292,8 +287,7 @@ def _horizon_curves(trials: Sequence[Trial]) -> list[Curves]:
         told = [t.missing for t in cell if t.missing]
         if share == noise and demos == most and told:
             for k, values in enumerate(zip(*told, strict=True)):
-                each = estimate(torch.tensor(values, dtype=torch.float64), generator(0, "horizon", k))
-                points.setdefault(method, []).append(((k + 1) / len(told[0]), each))
+                points.setdefault(method, []).append(((k + 1) / len(told[0]), over_seeds(values)))
     lines = _lines(points)
     title = f"return missing so far, from {most} demonstrations"
     return [Curves(title, lines, "share of the horizon", "share of the way")] if lines else []
@@ -307,6 +301,6 @@ def growth(missing: Sequence[float]) -> float:
     kept = [(math.log((k + 1) / len(missing)), math.log(m)) for k, m in enumerate(missing) if m > 1e-3]
     if len(kept) < 4 or missing[-1] < 0.05:
         return math.nan
-    x = torch.tensor(kept, dtype=torch.float64)
-    x = x - x.mean(0)
-    return float((x[:, 0] * x[:, 1]).sum() / x[:, 0].square().sum())
+    middle = [sum(column) / len(kept) for column in zip(*kept, strict=True)]
+    apart = [(t - middle[0], m - middle[1]) for t, m in kept]
+    return sum(t * m for t, m in apart) / sum(t * t for t, _ in apart)

@@ -217,8 +217,8 @@ def learned(
 ) -> Regret:
     """Lower bounds of the gains: for each agent `seeds` replies are trained, and the one that earns most is measured.
 
-    It is chosen on episodes of its own, so that a lucky one is not taken for a good one. A figure below 0 says that
-    nothing better than obeying was found: then 0 is the bound.
+    It is chosen on episodes of its own, so that a lucky one is not taken for a good one, and so is the agent whose gain
+    is the regret. A gain below 0 says that nothing better than obeying was found: then 0 is the bound.
 
     Args:
         train: `train(env of one agent, seed)` gives its reply.
@@ -229,22 +229,29 @@ def learned(
         raise ConfigError(f"seeds={seeds}, episodes={episodes}: a bound needs one reply and two episodes at least.")
     names, obeyed = env.spec.names, returns(play(env, policy, episodes, generator)).double()
     figures = {f"value/{name}": estimate(obeyed[:, i], generator) for i, name in enumerate(names)}
-    gained = []
+    gained, promised = [], []
     for agent, name in enumerate(names):
         alone = Against(env, policy, agent)
         replies = [train(alone, seed) for seed in range(seeds)]
         earned = [returns(play(alone, reply, episodes, generator)).mean().item() for reply in replies]
         best = replies[max(range(seeds), key=earned.__getitem__)]
+        promised.append(max(earned) - obeyed[:, agent].mean().item())
         gained.append(returns(play(alone, best, episodes, generator))[:, 0].double() - obeyed[:, agent])
         figures[f"gain/{name}"] = estimate(gained[-1], generator)
-    most = max((figures[f"gain/{name}"] for name in names), key=lambda x: x.value)
+    most = figures[f"gain/{names[max(range(len(names)), key=promised.__getitem__)]}"]
     figures["regret"] = Estimate(max(0.0, most.value), max(0.0, most.low), max(0.0, most.high), most.n)
-    figures["exploitability"] = estimate(torch.stack(gained).sum(0), generator)
+    figures["exploitability"] = _sum_of_gains(gained, generator)
     note = (
         f"Lower bounds: for each agent {seeds} replies were trained with {budget}, and the best of them measured over "
         f"{episodes:,} episodes ± half of the 95 % interval. A better reply may exist."
     )
     return Regret(figures, note)
+
+
+def _sum_of_gains(gained: list[Tensor], generator: torch.Generator) -> Estimate:
+    """Of the agents who gain: who found nothing better than obeying would obey."""
+    gainers = [each for each in gained if each.mean() > 0]
+    return estimate(torch.stack(gainers).sum(0), generator) if gainers else Estimate(0.0, 0.0, 0.0, len(gained[0]))
 
 
 def _like(ended: Bool[Tensor, "env"], x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Source: Agarwal et al. 2021, arXiv:2108.13264 (interquartile mean, stratified bo
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -124,6 +124,35 @@ def estimate(
     return Estimate(
         value, *interval(stratified_bootstrap(table, generator, statistic, repeats), confidence), len(table)
     )
+
+
+def over_seeds(values: Sequence[float] | Tensor) -> Estimate:
+    """Mean of a few runs that differ in chance alone, with Student's 95 % interval: mean ± t s / sqrt(n).
+
+    Of three to ten values a bootstrap resamples so few that its intervals hold the truth in 67 to 90 % of cases rather
+    than 95 (`estimate` is for episodes, of which there are many); this is exact where runs spread normally.
+    """
+    found = torch.as_tensor(values, dtype=torch.float64)
+    if not len(found):
+        raise ConfigError("values: got none; a mean over seeds needs at least one run.")
+    mean, n = found.mean().item(), len(found)
+    if n == 1:
+        return Estimate(mean, -math.inf, math.inf, 1)
+    half = student(n - 1) * found.std().item() / math.sqrt(n)
+    return Estimate(mean, mean - half, mean + half, n)
+
+
+def student(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t. Beyond the table the first term of its expansion, right to 0.001."""
+    z = 1.959964
+    return _STUDENT[freedom - 1] if freedom <= len(_STUDENT) else z + (z**3 + z) / (4 * freedom)
+
+
+_STUDENT = (
+    12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
+    2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860,
+    2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423,
+)  # fmt: skip
 
 
 def probability_of_improvement(

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from understudy.core.errors import RunError, nearest
+from understudy.core.errors import Diverged, RunError, nearest
 from understudy.core.files import TEMPORARY, fsync_folder, sha256, to_json, write_atomically
 
 State = TypeVar("State")
@@ -34,13 +34,13 @@ def save(folder: Path, update: int, state: Any, keep: int = 2, milestone_every: 
     Returns its JSON file, which is written last.
 
     Raises:
-        RunError: the disk is full (older checkpoints are untouched), NaN in a module (saving it would push out the last
-            good checkpoint), or something in `state` that cannot be saved exactly.
+        Diverged: NaN in a module (saving it would push out the last good checkpoint).
+        RunError: the disk is full (older checkpoints are untouched), or something in `state` cannot be saved exactly.
     """
     tensors, tree = pack(state)
     for place, module in _modules(state):
         if any(bool(p.isnan().any()) for p in module.parameters()):
-            raise RunError(f"{place} holds NaN at update {update}: learning has diverged. The last checkpoint is kept.")
+            raise Diverged(f"{place} holds NaN at update {update}: learning has diverged. The last checkpoint is kept.")
     folder.mkdir(parents=True, exist_ok=True)
     data = safetensors.torch.save(tensors)
     body = {"version": VERSION, "of": of, "update": update, "tensors": sha256(data), "state": tree}
