@@ -39,18 +39,18 @@ class Config:
     mixer: Literal["none", "sum", "monotone"] = "none"  # what is valued: agents, or teams by sum or mixture
     sampling: Literal["value", "v0", "online"] = "value"
     discount: float = 0.99
-    penalty: float = 0.01  # weight of r^2, rewards in temperatures: temperature / (4 alpha) of the paper
+    penalty: float = 0.1  # weight of r^2, rewards in temperatures: temperature / (4 alpha) of the paper
     batch: int = 256  # steps of demonstrations in a minibatch; online as many of play
     window: int = 32  # steps in a row, for policies with a past
     burn_in: int = 8  # first steps of a window that have no weight, but where the episode begins there
-    steps: int = 20  # gradient steps in one update
-    limit: int = 5_000  # gradient steps in all
+    steps: int = 5  # gradient steps in one update
+    limit: int = 2_000  # gradient steps in all; the rate falls to 0 until then
     rate: float = 1e-3
-    weight_decay: float = 1e-4
+    weight_decay: float = 0.3  # of AdamW: few demonstrations are soon known by heart
     max_grad_norm: float = 1.0
     envs: int = 32  # online: played side by side
-    segment: int = 8  # online: steps played in each env before an update, by policies without a past
-    replay: int = 16_384  # online: steps of play that are kept
+    segment: int = 16  # online: steps played in each env before an update, by policies without a past
+    replay: int = 65_536  # online: steps of play that are kept
 
     def __post_init__(self) -> None:
         for name in ("batch", "window", "steps", "limit", "envs", "segment", "replay"):
