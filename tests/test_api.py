@@ -161,6 +161,14 @@ def test_a_run_is_measured_with_its_curves_its_pictures_and_where_it_comes_from(
     assert "learnt from" in api.evaluate(run, env, demos, episodes=12, most=200).notes[0]
 
 
+def test_what_looked_wrong_while_a_run_learnt_is_said_where_it_is_measured(demos):
+    env = api.make_env("navigation", agents=2)
+    run = api.train("bc", demos, env, config={"limit": 1}, updates=1, habits=api.Habits(show=False))
+    jumping = dataclasses.replace(run, metrics=[{"update": k, "kl": 0.5} for k in range(10)])
+    said = [api.evaluate(each, env, demos, episodes=4).notes for each in (run, jumping)]
+    assert len(said[1]) == len(said[0]) + 1 and "target_kl" in said[1][0]
+
+
 def test_where_chance_earns_as_much_as_the_demonstrators_there_is_no_normalised_return():
     env = api.make_env("slip_chain")
     told = api.evaluate(Uniform(env.spec), env, api.record(env, Uniform(env.spec), 5, seed=1), episodes=5, seed=1)

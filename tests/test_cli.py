@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -119,6 +120,20 @@ def test_training_learns_resumes_and_leaves_a_policy(run, recorded, tmp_path):
     assert code == 2 and "config.rate: 0.001 before, 0.5 now" in said
 
 
+def test_the_policy_of_a_run_is_asked_where_its_folder_is_named(run, recorded, tmp_path):
+    words = ["--demos", recorded, "--updates", 1, "--run.threads", 1]
+    assert run("train", "bc", tmp_path / "asked", *words, "--net.hidden", 8)[0] == 0
+    words += ["--env", "navigation", "--rule", "agents=2", "--envs", 2, "--steps", 1, "--clone.limit", 2]
+    code, said = run("train", "dagger", tmp_path / "run", *words, "--expert", tmp_path / "asked")
+    assert code == 0 and "1 updates" in said
+    known = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert known["env"]["expert"].startswith("policy ")
+    code, said = run("train", "dagger", tmp_path / "run", *words, "--resume")
+    assert code == 2 and "env.expert" in said, "the env's own expert is somebody else"
+    code, said = run("train", "bc", tmp_path / "other", *words[:4], "--expert", tmp_path / "asked")
+    assert code == 2 and "bc asks nobody" in said
+
+
 def test_flags_overrule_the_file_and_the_file_overrules_defaults(run, recorded, tmp_path):
     (tmp_path / "bc.toml").write_text("rate = 0.5\nsteps = 3\n[net]\nhidden = 16\n")
     words = ["--demos", recorded, "--updates", 1, "--config", tmp_path / "bc.toml", "--steps", 2, *QUICK]
@@ -181,7 +196,7 @@ def test_people_are_learned_from_by_naming_their_kitchen(run, tmp_path):
         (["demos", "show", "x", "y"], "ConfigError: demos show: it writes nothing, so what is y for?"),
         (
             ["demos", "shwo", "x"],
-            "invalid choice 'shwo' for argument 'do'. Expected one of ('show', 'check', 'convert').",
+            "invalid choice 'shwo' for argument 'do'. Expected one of ('show', 'check', 'unlike', 'convert').",
         ),
         (["demos", "show", "x", "--fix", "y"], "fix: it goes with `demos check`, not with `demos show`."),
         (["demos", "check", __file__], "is a file. `understudy demos convert"),

@@ -26,6 +26,7 @@ from understudy.core.types import Continuous, Env, Policy, Segment
 from understudy.demos.demos import Demos
 from understudy.evaluation import metrics
 from understudy.evaluation import regret as strategic
+from understudy.evaluation.diagnostics import diagnose
 from understudy.evaluation.measured import SHOWN, Evaluation, report_of, text_of
 from understudy.evaluation.regret import Regret
 from understudy.maths.games import Deviations
@@ -85,6 +86,7 @@ ALGORITHMS = {
     "maxent": "understudy.algorithms.maxent",
     "ppo": "understudy.algorithms.ppo",
     "pwil": "understudy.algorithms.pwil",
+    "sqil": "understudy.algorithms.sqil",
 }
 
 _PARTICLES, _TABULAR = ("particles", "expert"), ("tabular", "expert")
@@ -350,7 +352,7 @@ def evaluate(
         measured: dict[str, Any] = {"": player, "random ": guess}
         measured |= {"demonstrated ": expert_of(env)} if demos is None else {}
         figures |= {f"{side}regret": strategic.exact(who, env)["regret"] for side, who in measured.items()}
-    fingerprint, notes = demonstrated.fingerprint(), []
+    fingerprint, notes = demonstrated.fingerprint(), diagnose(run.get("metrics", ()))
     longest, horizon = int(demonstrated.lengths.max()), env.spec.horizon
     if horizon is not None and longest > horizon:
         figures = {name: figure for name, figure in figures.items() if not name.startswith("normalised return")}

@@ -137,7 +137,9 @@ def train(words: list[str]) -> None:
         habits=given.run,
         expert=given.expert,
     )
-    print(f"{given.folder}: {made.updates:,} updates, stopped by {made.stopped}")
+    from understudy.evaluation.diagnostics import diagnose
+
+    print("\n".join([f"{given.folder}: {made.updates:,} updates, stopped by {made.stopped}", *diagnose(made.metrics)]))
 
 
 @dataclass(frozen=True)

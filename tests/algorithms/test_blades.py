@@ -13,9 +13,8 @@ from understudy.rollout import Queried
 QUIET = api.Habits(show=False)
 
 
-@pytest.mark.parametrize("guarded", [False, True])
-@pytest.mark.parametrize("deviations", ["swap", "external"])
-def test_asking_off_the_path_takes_the_regret_away_that_cloning_leaves(guarded, deviations):
+@pytest.mark.parametrize(("deviations", "guarded"), [("swap", True), ("external", False)])
+def test_asking_off_the_path_takes_the_regret_away_that_cloning_leaves(deviations, guarded):
     """S1: value gap 0 and regret gap 9 without; who asks there has neither."""
     env = tabular.on_off(10, guarded)
     demos = api.record(env, episodes=32)

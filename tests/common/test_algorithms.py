@@ -14,13 +14,14 @@ SMALL = {  # settings that make each algorithm quick
     "blades": {"asked": 4, "steps": 2},
     "dagger": {"clone": {"batch": 32, "steps": 2, "limit": 4, "net": {"hidden": 8}}, "envs": 2, "steps": 2},
     "gmmil": BEGINNING | {"points": 16},
-    "iq": {"batch": 32, "steps": 2, "net": {"hidden": 8}},
+    "iq": {"sampling": "online", "batch": 32, "steps": 2, "envs": 4, "segment": 5, "replay": 50, "net": {"hidden": 8}},
     "maairl": BEGINNING | {"judge": {"hidden": 8}, "batch": 16, "replay": 1},
     "magail": BEGINNING | {"judge": {"hidden": 8}, "batch": 16},
     "malice": {"steps": 2},
     "maxent": {"reward": "network", "hidden": 4, "steps": 2},
     "ppo": LEARNER,
     "pwil": BEGINNING | {"points": 16},
+    "sqil": {"batch": 32, "steps": 2, "envs": 4, "segment": 5, "replay": 50, "net": {"hidden": 8}},
 }
 TABULAR = {"blades", "malice", "maxent"}  # what learns in tabular games alone
 QUIET = Habits(show=False, log_every=2, save_every=2, threads=1)

@@ -147,6 +147,19 @@ def test_the_gradient_of_soft_play_is_that_of_differences(concept, horizon):
         torch.testing.assert_close(gradient[agent, state, joint], difference, rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("temperature", [0.6, 0.5, 0.25])
+def test_where_the_branch_forks_quantal_play_goes_straight_on(temperature):
+    """Two conventions: below temperature 1/2 each can hold itself, and at 1/2 the equations have no inverse."""
+    game = game_of(tabular.coordination(2))
+    play = soft.quantal_response(game.reward, game.choices, temperature)
+    torch.testing.assert_close(play, torch.full_like(play, 1 / 4), rtol=0, atol=1e-12)
+
+
+def test_a_search_that_finds_nothing_says_so():
+    with pytest.raises(ConfigError, match="no soft equilibrium"):
+        soft._fixed_point(lambda x: x + 1, torch.zeros(1, 2, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("concept", ["independent", "quantal", "logistic"])
 def test_shaping_changes_no_play(concept):
     """S5: r + discount E h(s') - h(s) for any h, of each agent its own (Ng et al. 1999)."""

@@ -15,7 +15,7 @@ no equilibrium leads (Tang et al. 2024, arXiv:2406.04219, ask for the expert the
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from understudy.algorithms import bc
 from understudy.core.errors import ConfigError
+from understudy.core.symmetry import Groups, count, element
 from understudy.core.tree import tree_cat, tree_leaves, tree_map, tree_take
 from understudy.core.types import Continuous, EnvSpec, Segment, View, action_shape, legal_size
 from understudy.demos.demos import Demos
@@ -35,9 +36,7 @@ QUERIES = True  # it is handed a `Queried` env
 
 @dataclass(frozen=True)
 class Config:
-    clone: bc.Config = field(
-        default_factory=lambda: bc.Config(batch=512)
-    )  # the nets and how they are fitted; all of it for a beginning
+    clone: bc.Config = field(default_factory=lambda: bc.Config(batch=512))  # the nets, and how they are fitted
     rounds: int = 20  # after which it has finished
     envs: int = 16  # episodes played in a round, side by side
     steps: int = 200  # gradient steps in a round
@@ -45,9 +44,10 @@ class Config:
     decay: float = 0.5  # of the exponential one: beta_k = decay ** k
     mixing: Literal["joint", "agent"] = "joint"  # the expert plays for the whole team, or for some agents of it
     query: Literal["joint", "agent"] = "joint"  # it is asked about the whole team, or about those agents it is due for
-    gate: Literal["always", "entropy", "disagreement", "surprise"] = "always"  # where it is due: see `due`
+    gate: Literal["always", "entropy", "disagreement", "surprise"] = "always"  # where it is due: see `doubt`
     threshold: float = 0.3  # nats, of the gate
     budget: int | None = None  # actions that it tells in all, at most, counted by agent; None: no limit
+    symmetric: bool = False  # what was told is learnt as in symmetric worlds too: see `env.symmetries`
     deviations: float = 0.0  # share of the episodes in which one agent plays by chance instead
 
     def __post_init__(self) -> None:
@@ -99,6 +99,8 @@ def init(config: Config, demos: Demos | None, env: Any, generator: torch.Generat
     """A clone of the recordings; a fresh policy where there are none, for whom the expert plays the first round."""
     if not hasattr(env, "expert"):
         raise ConfigError("dagger asks an expert in the env: hand in one, as `rollout.Queried(env, expert, name)` is.")
+    if config.symmetric and not hasattr(env, "symmetries"):
+        raise ConfigError(f"symmetric: {env.spec.title or 'this env'} does not say its symmetries.")
     spec = env.spec
     if demos is None or not len(demos):
         policy = build_policy(config.clone.net, spec, generator)
@@ -107,7 +109,7 @@ def init(config: Config, demos: Demos | None, env: Any, generator: torch.Generat
     clone = config.clone
     optimizer = torch.optim.AdamW(policy.parameters(), lr=clone.rate, weight_decay=clone.weight_decay)
     seed = int(torch.randint(2**31, (), generator=generator))
-    return State(policy, optimizer, _nothing(spec), seed)
+    return State(policy, optimizer, _nothing(spec, generator.device), seed)
 
 
 def update(
@@ -124,7 +126,7 @@ def update(
     state.policy.normaliser.observe(told.obs.flatten(0, -2))
     state.queries += int(told.told.sum())
     state.round += 1
-    losses = [_descend(config, state, demos, generator) for _ in range(config.steps)]
+    losses = [_descend(config, state, demos, env, generator) for _ in range(config.steps)]
     assert played.rewards is not None and played.valid is not None
     return {
         "loss": torch.stack(losses).mean(),
@@ -260,7 +262,7 @@ def doubt(learner: AgentPolicy, gate: str, view: View, actions: Tensor, memory: 
     return found.squeeze(1)
 
 
-def _descend(config: Config, state: State, demos: Demos | None, generator: torch.Generator) -> Tensor:
+def _descend(config: Config, state: State, demos: Demos | None, env: Any, generator: torch.Generator) -> Tensor:
     """One gradient step on recordings and what was told, every choice of both counting alike."""
     clone = config.clone
     window = clone.window if clone.has_past else 1
@@ -269,8 +271,12 @@ def _descend(config: Config, state: State, demos: Demos | None, generator: torch
     recorded = 0.0 if demos is None else float((demos.lengths * demos.weights).sum()) * demos.spec.agents
     loss = torch.zeros(())
     if heard:
-        part, told = _drawn(state.told, size, window, generator)
-        loss = loss + heard / (heard + recorded) * bc.clone_loss(state.policy, part, clone, generator, told)
+        told = _drawn(state.told, size, window, generator)
+        if config.symmetric:
+            told = _elsewhere(told, env.symmetries(), generator)
+        loss = loss + heard / (heard + recorded) * bc.clone_loss(
+            state.policy, _as_segment(told), clone, generator, told.told
+        )
     if recorded:
         assert demos is not None
         part = demos.batch(state.position, size, state.seed, window)
@@ -285,10 +291,10 @@ def _descend(config: Config, state: State, demos: Demos | None, generator: torch
     return loss.detach()
 
 
-def _drawn(told: Told, size: int, window: int, generator: torch.Generator) -> tuple[Segment, Bool[Tensor, "..."]]:
-    """`size` windows drawn so that every step is in one as often as any other, and of whom there was told.
+def _drawn(told: Told, size: int, window: int, generator: torch.Generator) -> Told:
+    """`size` windows drawn so that every step is in one as often as any other.
 
-    A window may begin before its episode, or end after it: then it is shorter, and `valid` says so.
+    A window may begin before its episode, or end after it: then it is shorter, and of the rest nothing is told.
     """
     first = told.starts.nonzero().squeeze(-1)
     length = torch.cat([first[1:], first.new_tensor([len(told.starts)])]) - first
@@ -302,21 +308,40 @@ def _drawn(told: Told, size: int, window: int, generator: torch.Generator) -> tu
     valid = steps < end.unsqueeze(-1)
     rows = first[episode].unsqueeze(-1) + torch.minimum(steps, end.unsqueeze(-1) - 1)
     part = tree_take(told, rows)
-    legal = part.legal if part.legal.shape[-1] else None
-    view = View(part.obs, legal, part.present)
-    return Segment(view, part.actions, starts=part.starts & valid, valid=valid), part.told
+    return replace(part, told=part.told & valid.unsqueeze(-1), starts=part.starts & valid)
 
 
-def _nothing(spec: EnvSpec) -> Told:
-    dtype = torch.float32 if isinstance(spec.action, Continuous) else torch.long
-    flags = torch.zeros(0, spec.agents, dtype=torch.bool)
+def _elsewhere(told: Told, groups: Groups, generator: torch.Generator) -> Told:
+    """The same in one of all symmetric worlds."""
+    for symmetry in element(groups, int(torch.randint(count(groups), (), generator=generator))):
+        told = Told(
+            obs=symmetry.obs(told.obs),
+            legal=symmetry.legal(told.legal) if told.legal.shape[-1] else told.legal,
+            present=symmetry.each(told.present),
+            actions=symmetry.actions(told.actions),
+            told=symmetry.each(told.told),
+            starts=told.starts,
+        )
+    return told
+
+
+def _as_segment(told: Told) -> Segment:
+    legal = told.legal if told.legal.shape[-1] else None
+    return Segment(View(told.obs, legal, told.present), told.actions, starts=told.starts)
+
+
+def _nothing(spec: EnvSpec, device: torch.device) -> Told:
+    def none(*shape: int, dtype: torch.dtype) -> Tensor:
+        return torch.zeros(0, *shape, dtype=dtype, device=device)
+
+    agents, numbers = spec.agents, isinstance(spec.action, Continuous)
     return Told(
-        obs=torch.zeros(0, spec.agents, spec.obs),
-        legal=torch.zeros(0, spec.agents, legal_size(spec.action), dtype=torch.bool),
-        present=flags,
-        actions=torch.zeros(0, spec.agents, *action_shape(spec.action), dtype=dtype),
-        told=flags,
-        starts=torch.zeros(0, dtype=torch.bool),
+        obs=none(agents, spec.obs, dtype=torch.float32),
+        legal=none(agents, legal_size(spec.action), dtype=torch.bool),
+        present=none(agents, dtype=torch.bool),
+        actions=none(agents, *action_shape(spec.action), dtype=torch.float32 if numbers else torch.long),
+        told=none(agents, dtype=torch.bool),
+        starts=none(dtype=torch.bool),
     )
 
 

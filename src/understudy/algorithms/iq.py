@@ -19,17 +19,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from understudy.algorithms.ppo import descend
 from understudy.core.errors import ConfigError, DemosError
-from understudy.core.tree import tree_map
 from understudy.core.types import Env
 from understudy.demos.demos import Demos
-from understudy.demos.replay import Replay
-from understudy.maths.soft_q import discounted, iq_loss
+from understudy.demos.replay import Replay, batch_of
+from understudy.maths.soft_q import discounted, iq_loss, iq_rest
 from understudy.nets import AgentPolicy, NetConfig
-from understudy.nets.soft_q import SoftQ
+from understudy.nets.soft_q import SoftQ, leaving
 from understudy.rollout import Live, begin, collect
 
 
@@ -65,11 +65,12 @@ class Config:
             raise ConfigError(f"discount: got {self.discount}, but it must lie in [0, 1].")
         if not 0 <= self.burn_in < self.window:
             raise ConfigError(f"burn_in: got {self.burn_in} of a window of {self.window}: some steps must be learnt.")
-
-    @property
-    def has_past(self) -> bool:
-        """Windows of steps are needed rather than single ones."""
-        return self.net.body == "gru" or self.net.frames > 1 or self.net.own_action
+        if self.sampling == "online" and (self.penalty == 0 or self.discount == 1):
+            raise ConfigError(
+                f"penalty={self.penalty}, discount={self.discount}: against play of one's own, rewards without a price "
+                "grow for ever, and so does what is worth resting for ever undiscounted. Use a penalty above 0 and a "
+                "discount below 1."
+            )
 
 
 @dataclass
@@ -79,9 +80,10 @@ class State:
     soft: SoftQ
     optimizer: torch.optim.Optimizer
     seed: int  # of the shuffle
+    leave: Float[Tensor, "agent"]  # share of the demonstrators' steps after which an agent was gone
     position: int = 0  # minibatches learnt
-    live: Live | None = None
-    replay: Replay | None = None
+    live: Live | None = None  # online: the envs in play
+    replay: Replay | None = None  # online: what was played
 
 
 def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.Generator) -> State:
@@ -89,17 +91,16 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
     if demos is None or not len(demos):
         raise DemosError("iq learns from demonstrations, and there are none: give it a recording.")
     soft = SoftQ(config.net, demos.spec, config.mixer, generator)
-    seed = int(torch.randint(2**31, (), generator=generator))
-    for position in range(min(demos.batches_per_epoch(4096), 64)):  # up to a quarter of a million steps
-        soft.observe(demos.batch(position, 4096, seed).view)
     optimizer = torch.optim.AdamW(soft.groups(), lr=config.rate, weight_decay=config.weight_decay)
-    state = State(soft, optimizer, seed)
+    seed = int(torch.randint(2**31, (), generator=generator))
+    looks = range(min(demos.batches_per_epoch(4096), 64))  # up to a quarter of a million steps
+    leave = soft.observe([batch_of(demos, position, 4096, seed) for position in looks])
+    state = State(soft, optimizer, seed, leave)
     if config.sampling == "online":
         if env is None:
-            raise ConfigError("sampling: 'online' plays in the env: give it one, or use 'value'.")
-        envs = min(config.envs, getattr(env, "copies", config.envs))
-        state.live = begin(env, soft.policy, envs, generator)
-        played, state.live = collect(env, soft.policy, state.live, _length(config), generator)
+            raise ConfigError("sampling: 'online' plays in the env, and there is none: give it one, or use 'value'.")
+        state.live = begin(env, soft.policy, min(config.envs, getattr(env, "copies", config.envs)), generator)
+        played, state.live = collect(env, soft.policy, state.live, _length(config, soft), generator)
         state.replay = Replay.of(played, config.replay)
     return state
 
@@ -108,13 +109,17 @@ def update(
     config: Config, state: State, demos: Demos, env: Env | None, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """`steps` gradient steps; online, a segment is played before them."""
+    rest = torch.zeros_like(state.leave)
     if state.replay is not None:
         assert env is not None and state.live is not None
-        played, state.live = collect(env, state.soft.policy, state.live, _length(config), generator)
+        played, state.live = collect(env, state.soft.policy, state.live, _length(config, state.soft), generator)
         state.replay.put(played)
+        rest = iq_rest(state.leave, leaving(state.replay.kept), config.discount, config.penalty)
     totals = []
     for _ in range(min(config.steps, config.limit - state.position)):
-        loss, reward = _loss(config, state, demos, generator)
+        for group in state.optimizer.param_groups:
+            group["lr"] = config.rate * (1 - state.position / config.limit)
+        loss, reward = _loss(config, state, demos, state.soft.shared(rest), generator)
         descend(state.optimizer, loss, config.max_grad_norm)
         state.position += 1
         totals.append(torch.stack([loss.detach(), reward]))
@@ -132,30 +137,28 @@ def result(state: State) -> AgentPolicy:
     return state.soft.policy
 
 
-def _loss(config: Config, state: State, demos: Demos, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _loss(
+    config: Config, state: State, demos: Demos, rest: Float[Tensor, "agent"], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """What one gradient step lowers, and the implied reward's mean over the demonstrators' steps."""
-    soft = state.soft
-    window, burn_in = (config.window, config.burn_in) if config.has_past else (1, 0)
-    size = max(1, config.batch // window)
+    soft, window = state.soft, config.window if state.soft.has_past else 1
+    burn_in = config.burn_in if soft.has_past else 0
     if config.sampling == "v0":
-        longest = int(demos.lengths.max())
-        some = torch.randint(len(demos), (max(1, config.batch // longest),), generator=generator)
-        part = demos.padded(some)
-        expert = discounted(soft.value(part, generator), config.discount)
+        count = max(1, config.batch // int(demos.lengths.max()))
+        part = demos.padded(torch.randint(len(demos), (count,), generator=generator))
+        expert = discounted(soft.value(part, rest, generator), config.discount)
     else:
-        part = demos.batch(state.position, size, state.seed, window)
-        part = part if window > 1 else tree_map(lambda x: x.unsqueeze(1), part)
-        expert = soft.value(part, generator, burn_in)
-    played = None
-    chase = soft.chase(part, generator)
+        part = batch_of(demos, state.position, config.batch, state.seed, window)
+        expert = soft.value(part, rest, generator, burn_in)
+    chase, played = soft.chase(part, generator), None
     if state.replay is not None:
-        ours = state.replay.windows(size, generator) if config.has_past else state.replay.steps(size, generator)
-        played = soft.value(ours, generator, burn_in)
+        ours = state.replay.draw(config.batch, window, generator)
+        played = soft.value(ours, rest, generator, burn_in)
         chase = (chase + soft.chase(ours, generator)) / 2
     loss, reward = iq_loss(expert, played, config.discount, config.penalty)
     return loss + chase, reward
 
 
-def _length(config: Config) -> int:
+def _length(config: Config, soft: SoftQ) -> int:
     """Steps of a segment of play: a window for policies with a past."""
-    return config.window if config.has_past else config.segment
+    return config.window if soft.has_past else config.segment

@@ -39,7 +39,7 @@ class Config:
     warmup: int = 5  # updates in which the values learn while the policies stand still
     start: str = "clone"  # where the policies begin: "clone", "fresh", or the folder of a saved policy
     clone: bc.Config = field(default_factory=bc.Config)  # how it is cloned; its net is the learner's
-    learner: ppo.Config = field(default_factory=lambda: ppo.Config(envs=64, bonus=0.0, net=bc.Config().net))
+    learner: ppo.Config = field(default_factory=lambda: ppo.Config(envs=64, bonus=0.0))
 
     def __post_init__(self) -> None:
         matching.check(self.points, self.warmup, self.learner)

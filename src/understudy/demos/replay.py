@@ -1,4 +1,4 @@
-"""Played steps kept in fixed memory, the oldest overwritten: what learners that look back draw from."""
+"""Played steps kept in fixed memory, the oldest overwritten; and minibatches of demonstrations in the same form."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from understudy.core.tree import tree_map, tree_put, tree_take
 from understudy.core.types import Segment
+from understudy.demos.demos import Demos
 
 
 @dataclass
@@ -35,15 +36,26 @@ class Replay:
         self.rows = tree_put(self.rows, where, played)
         self.next, self.filled = (self.next + count) % size, min(self.filled + count, size)
 
-    def steps(self, count: int, generator: torch.Generator) -> Segment:
-        """`count` steps drawn at random, each a row of one step: [row, 1, agent, ...]."""
-        row = self._draw(self.filled, count, generator)
-        time = self._draw(self.rows.obs.shape[1], count, generator)
-        return tree_map(lambda x: x.unsqueeze(1), tree_take(self.rows, (row, time)))
+    @property
+    def kept(self) -> Segment:
+        """All that is held."""
+        return tree_take(self.rows, slice(self.filled))
 
-    def windows(self, count: int, generator: torch.Generator) -> Segment:
-        """`count` whole rows drawn at random."""
-        return tree_take(self.rows, self._draw(self.filled, count, generator))
+    def draw(self, steps: int, window: int, generator: torch.Generator) -> Segment:
+        """`steps` steps drawn at random, [row, 1, agent, ...]; with a `window` above 1 whole rows of about as many."""
+        time = self.rows.obs.shape[1]
+        count = steps if window == 1 else max(1, steps // time)
+        row = _draw(self.filled, count, generator)
+        if window > 1:
+            return tree_take(self.rows, row)
+        return tree_map(lambda x: x.unsqueeze(1), tree_take(self.rows, (row, _draw(time, count, generator))))
 
-    def _draw(self, below: int, count: int, generator: torch.Generator) -> Tensor:
-        return torch.randint(below, (count,), generator=generator, device=generator.device)
+
+def batch_of(demos: Demos, position: int, steps: int, seed: int, window: int = 1) -> Segment:
+    """The minibatch at `position` of about `steps` steps of demonstrations, [row, time, agent, ...] for any window."""
+    part = demos.batch(position, max(1, steps // window), seed, window)
+    return part if window > 1 else tree_map(lambda x: x.unsqueeze(1), part)
+
+
+def _draw(below: int, count: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(below, (count,), generator=generator, device=generator.device)

@@ -213,15 +213,20 @@ def _fixed_point(
         far = float(error.detach().abs().max())
         if far <= TOLERANCE * (1 + float(at.detach().abs().max())):
             x = at.detach()
-            return x + torch.linalg.solve(slope, (function(x) - x).unsqueeze(-1)).squeeze(-1)
-        step = torch.linalg.solve(slope, error.detach().unsqueeze(-1)).squeeze(-1)
-        tried, its_image = _image(function, at + step)
+            return x + _solved(slope, function(x) - x)
+        tried, its_image = _image(function, at + _solved(slope, error.detach()))
         if not float((its_image - tried).detach().abs().max()) < far:  # NaN is no help either
             tried, its_image = _image(function, image.detach())
         at, image = tried, its_image
     if iterations == ITERATIONS:
         raise ConfigError("no soft equilibrium was found: raise the temperature, or lower the discount.")
     return at.detach()
+
+
+def _solved(matrix: Float[Tensor, "row out in"], right: Float[Tensor, "row out"]) -> Float[Tensor, "row in"]:
+    """The solution; the shortest one where a branch of solutions forks and the matrix has no inverse."""
+    found, info = torch.linalg.solve_ex(matrix.detach(), right.unsqueeze(-1))
+    return (torch.linalg.pinv(matrix.detach()) @ right.unsqueeze(-1) if bool(info.any()) else found).squeeze(-1)
 
 
 def _image(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

@@ -84,6 +84,45 @@ def iq_loss(
     return drops - mean + penalty * squares, mean.detach()
 
 
+def iq_rest(
+    expert: Float[Tensor, "*agent"], played: Float[Tensor, "*agent"], discount: float, penalty: float
+) -> Float[Tensor, "*agent"]:
+    """What it is worth to rest for ever after a game is over, in `iq_loss` with steps played.
+
+        V = r / (1 - discount),    r = (e - p) / (2 penalty (e + p)),
+
+    with e and p the shares of steps after which the expert and the player rest. It is what `iq_loss` itself would give
+    a state that leads only to itself: there Q = V and r = V - discount * V, the expert's steps gain e (r - r / 2) -
+    penalty e r^2 / 2, the player's - p r / 2 - penalty p r^2 / 2, and the sum is largest at this r.
+
+    Leaving it at 0 says that the dead are paid more than whoever plays unlike the expert, who is paid less than 0: then
+    learners die as fast as they can. Offline e alone counts, twice with opposite signs, and 0 is right.
+    """
+    return (expert - played) / (expert + played).clamp(min=1e-12) / (2 * penalty * (1 - discount))
+
+
+def sqil_loss(expert: Valued, played: Valued, discount: float, reward: float) -> Float[Tensor, ""]:
+    """Mean of the squared soft Bellman errors: the expert's steps are paid `reward` (in temperatures), those played 0.
+
+        (E_expert[(Q(s, a) - reward - discount V(s'))^2] + E_played[(Q(s, a) - discount V(s'))^2]) / 2
+
+    Source: Reddy et al. 2020, arXiv:1905.11108, equation 5, both sides weighed alike.
+    """
+    errors = (implied_reward(expert, discount) - reward).square(), implied_reward(played, discount).square()
+    return (weighted_mean(errors[0], expert.weight) + weighted_mean(errors[1], played.weight)) / 2
+
+
+def sqil_rest(
+    expert: Float[Tensor, "*agent"], played: Float[Tensor, "*agent"], discount: float, reward: float
+) -> Float[Tensor, "*agent"]:
+    """What it is worth to rest for ever after a game is over, in `sqil_loss`: V = reward e / (e + p) / (1 - discount).
+
+    e and p are the shares of steps after which the expert and the player rest: an expert at rest is paid on, a player
+    is not. At 0 a learner that gets `reward` for a step on the expert's way would rather walk it for ever than arrive.
+    """
+    return expert / (expert + played).clamp(min=1e-12) * (reward / (1 - discount))
+
+
 def discounted(steps: Valued, discount: float) -> Valued:
     """The steps of whole episodes [episode, time, group], the step t weighed by discount^t.
 

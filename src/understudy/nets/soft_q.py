@@ -1,6 +1,7 @@
 """A soft Q for every agent, and the policies that it makes: what inverse soft Q-learning and SQIL train."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -52,19 +53,31 @@ class SoftQ(nn.Module):
             return [{"params": acting + mixing}]
         return [{"params": list(self.critic.parameters()) + mixing}, {"params": acting}]
 
-    def observe(self, view: View) -> None:
-        """Let `view` set the scale of what the networks see."""
-        self.policy.normaliser.observe(view.obs.flatten(0, -2))
-        self.mixer.observe(view)
+    @property
+    def has_past(self) -> bool:
+        """Windows of steps are needed rather than single ones."""
+        net = self.policy.config
+        return net.body == "gru" or net.frames > 1 or net.own_action
 
-    def value(self, part: Segment, generator: torch.Generator, burn_in: int = 0) -> Valued:
+    def observe(self, parts: Iterable[Segment]) -> Float[Tensor, "agent"]:
+        """Let demonstrations set the scale of what the networks see. Returns the mean of their `leaving`."""
+        left = []
+        for part in parts:
+            self.policy.normaliser.observe(part.obs.flatten(0, -2))
+            self.mixer.observe(part.view)
+            left.append(leaving(part))
+        return torch.stack(left).mean(dim=0)
+
+    def value(
+        self, part: Segment, rest: Float[Tensor, "agent"], generator: torch.Generator, burn_in: int = 0
+    ) -> Valued:
         """Steps [env, time, agent, ...] as this Q values them.
 
-        Nothing follows a game that was over or an agent that left: that value is 0, as if all rested for ever and were
-        paid nothing. A time limit is looked through to `next_view`; only where another episode goes on in the same
-        window can memory not follow, and the step has no weight.
+        A time limit is looked through to `next_view`; only where another episode goes on in the same window can memory
+        not follow, and the step has no weight.
 
         Args:
+            rest: value of a game that is over, or of being away from it: what is paid for resting for ever.
             burn_in: first steps without weight in windows that begin in the middle of an episode.
         """
         assert part.next_view is not None and part.terminated is not None and part.starts is not None
@@ -73,15 +86,20 @@ class SoftQ(nn.Module):
             chosen, value = self._discrete(moments, part.actions, begins)
         else:
             chosen, value = self._continuous(moments, part.actions, generator)
-        there = torch.ones_like(value) if moments.present is None else moments.present.to(value.dtype)
-        worth = self.mixer(value * there, moments)
-        goes_on = (~part.terminated).unsqueeze(-1).to(value.dtype)
+        there = torch.ones_like(value, dtype=torch.bool) if moments.present is None else moments.present
+        value, chosen = value.where(there, rest), chosen.where(there[:, :-1], rest)
+        after = self.mixer(value[:, 1:], tree_map(lambda x: x[:, 1:], moments))
         return Valued(
-            chosen=self.mixer(chosen * there[:, :-1], part.view),
-            now=worth[:, :-1],
-            after=worth[:, 1:] * goes_on,
-            weight=self._weight(part, there[:, :-1], begins, burn_in),
+            chosen=self.mixer(chosen, part.view),
+            now=self.mixer(value[:, :-1], part.view),
+            after=after.where(~part.terminated.unsqueeze(-1), self.mixer.sum(rest)),
+            weight=self._weight(part, there[:, :-1].to(value.dtype), begins, burn_in),
         )
+
+    def shared(self, rest: Float[Tensor, "agent"]) -> Float[Tensor, "agent"]:
+        """What a group is paid for resting as each of its agents would be, divided among them."""
+        size = self.mixer.member.sum(dim=1) @ self.mixer.member  # of each agent's group
+        return rest / size
 
     def chase(self, part: Segment, generator: torch.Generator) -> Float[Tensor, ""]:
         """Mean of log pi(a|o) - Q(o, a) over the policies' own actions: least where pi is exp Q, normalised.
@@ -134,6 +152,16 @@ class SoftQ(nn.Module):
         late = torch.arange(weight.shape[1], device=weight.device) >= burn_in
         begun = begins[:, :-1].cumsum(dim=1) > 0  # from its first step on all of an episode's past is in the window
         return weight * (late | begun).unsqueeze(-1)
+
+
+def leaving(part: Segment) -> Float[Tensor, "agent"]:
+    """In which share of its steps each agent left: the game was over with it, or the agent was gone after it."""
+    assert part.terminated is not None and part.next_view is not None
+    there = torch.ones_like(part.obs[..., 0]) if part.view.present is None else part.view.present.to(part.obs.dtype)
+    there = there if part.valid is None else there * part.valid.unsqueeze(-1)
+    gone = part.terminated.unsqueeze(-1).expand(there.shape)
+    gone = gone if part.next_view.present is None else gone | ~part.next_view.present
+    return (there * gone).flatten(0, -2).sum(dim=0) / there.flatten(0, -2).sum(dim=0).clamp(min=1)
 
 
 def _moments(part: Segment) -> tuple[View, Bool[Tensor, "env moment"]]:

@@ -1,0 +1,64 @@
+"""Many runs at a time, each in a process of one thread that shares nothing with the others but the disk."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+from understudy.core.errors import RunError
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+INTERRUPTED = 130
+
+
+def side_by_side(task: Callable[[Item], Found], items: Sequence[Item], workers: int) -> list[Found]:
+    """`task(item)` of every item, in their order; `workers` of them at a time. One: here, one after the other.
+
+    Ctrl-C and SIGTERM stop all of them, and none begins any more: a run that is stopped saves itself first.
+
+    Raises:
+        RunError: a process was killed from outside, for example for want of memory.
+    """
+    if workers == 1:
+        return [task(item) for item in items]
+    others = set(multiprocessing.active_children())
+    spawn = multiprocessing.get_context("spawn")
+    with _told_to_stop(), ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool:
+        waiting = [pool.submit(_until_stopped, task, item) for item in items]
+        try:
+            return [each.result() for each in waiting]
+        except BaseException as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise RunError("a process was killed, perhaps for want of memory. The same call goes on.") from None
+            raise
+
+
+def _until_stopped(task: Callable[[Item], Found], item: Item) -> Found:
+    try:
+        return task(item)
+    except KeyboardInterrupt:
+        os._exit(INTERRUPTED)  # or the pool would hand this process the next item
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[None]:
+    """SIGTERM is a Ctrl-C, so that who waits for processes does not leave them behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python delivers signals to the main thread alone
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
