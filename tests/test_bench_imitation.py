@@ -45,7 +45,7 @@ def test_figures_that_were_found_in_as_much_time_are_read_and_the_tables_tell_th
 
     found = {}
     for k, method in enumerate(bench_imitation.METHODS):
-        figures = {"asked": [60, 3.0], "updates": 10, "together": [-100.0 + 20 * k] * 2}
+        figures = {"asked": [120, 3.0], "updates": 10, "together": [-100.0 + 20 * k] * 2}
         if method != "bc":
             figures |= {"own play": {name: [0.9, 0.7] for name in bench_imitation.CORRELATIONS}}
         folder = tmp_path / "communication" / method / "seed-0"

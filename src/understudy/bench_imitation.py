@@ -26,7 +26,7 @@ from understudy.rollout import Team, Uniform, play, to_demos
 METHODS = ("bc", "magail", "maairl")
 PUBLISHED = ("navigation", "communication", "keep_away")
 FIXED = ("navigation, always 50 steps", "communication, always 50 steps")  # reaching the goal ends nothing
-UPDATES = {"navigation": 120, "communication": 60, "keep_away": 40}
+UPDATES = {"navigation": 300, "communication": 120, "keep_away": 40}
 DEMONSTRATIONS, EPISODES, ANCHORED = 200, 100, 2000  # ANCHORED: episodes of expert and random play
 CORRELATIONS = ("pearson", "spearman", "pearson_to_go", "spearman_to_go")
 

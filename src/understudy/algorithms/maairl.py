@@ -51,8 +51,8 @@ from understudy.rollout import Live, Uniform, begin, collect, episode_returns
 @dataclass(frozen=True)
 class Config:
     pays: Literal["level", "ratio", "shaped", "reward"] = "level"  # the learners: f + entropy, f - log pi, f, or g
-    judge: JudgeConfig = field(default_factory=lambda: JudgeConfig(state_only=True))  # g, and what it sees; h sees
-    # the same, without actions
+    judge: JudgeConfig = field(default_factory=lambda: JudgeConfig(sees="joint", state_only=True))  # g, and what it
+    # sees; h sees the same, without actions
     judge_steps: int = 8  # gradient steps of the discriminator in an update
     batch: int = 512  # steps of each side in one of them
     judge_rate: float = 1e-3
