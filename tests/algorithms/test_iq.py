@@ -1,5 +1,7 @@
 """IQ-Learn finds the demonstrators' play: what can be worked out, and what a gymnasium plays with it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -73,6 +75,17 @@ def test_soft_optimal_play_is_found_again(mixer, sampling):
     online = {"envs": 16, "segment": 8} if sampling == "online" else {}
     found = chances(train(demos, game, mixer=mixer, sampling=sampling, penalty=1e-2, limit=120, **online), 4)
     torch.testing.assert_close(found[..., 1], torch.full((4, 2), 0.711), atol=0.06, rtol=0)
+
+
+def test_where_play_has_not_ended_yet_the_experts_ends_do_not_drown_all_else():
+    """One step in 20 ends the demonstrators' games, none the learner's: their play is found all the same."""
+    game = tabular.two_rooms(agents=2, horizon=20)
+    demos = api.record(game, episodes=60, seed=0)
+    cut = Demos.from_episodes(demos.spec, [replace(e, terminated=True, truncated=False) for e in demos])
+    config = QUICK | {"sampling": "online", "penalty": 1e-2, "limit": 120, "envs": 16, "segment": 8}
+    run = api.train("iq", cut, game, config=config, habits=QUIET)
+    assert max(m["loss"] for m in run.metrics) < 20
+    torch.testing.assert_close(chances(run.policy, 4)[..., 1], torch.full((4, 2), 0.711), atol=0.1, rtol=0)
 
 
 @pytest.mark.slow

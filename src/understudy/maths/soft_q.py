@@ -89,16 +89,23 @@ def iq_rest(
 ) -> Float[Tensor, "*agent"]:
     """What it is worth to rest for ever after a game is over, in `iq_loss` with steps played.
 
-        V = r / (1 - discount),    r = (e - p) / (2 penalty (e + p)),
+        V = min(r / (1 - discount), 1 / (2 penalty)),    r = (e - p) / (2 penalty (e + p)),
 
     with e and p the shares of steps after which the expert and the player rest. It is what `iq_loss` itself would give
     a state that leads only to itself: there Q = V and r = V - discount * V, the expert's steps gain e (r - r / 2) -
     penalty e r^2 / 2, the player's - p r / 2 - penalty p r^2 / 2, and the sum is largest at this r.
 
+    A rest that repels is worth all of that, -1 / (2 penalty (1 - discount)) where the player alone rests: no less keeps
+    it below whatever a life unlike the expert's is worth. One that draws is worth a single step's best reward. More
+    would have to be carried by the expert's last steps, whose reward is Q - discount * V: hundreds below 0 until Q
+    has climbed as high, and their price drowns all else that is to be learnt.
+
     Leaving it at 0 says that the dead are paid more than whoever plays unlike the expert, who is paid less than 0: then
     learners die as fast as they can. Offline e alone counts, twice with opposite signs, and 0 is right.
     """
-    return (expert - played) / (expert + played).clamp(min=1e-12) / (2 * penalty * (1 - discount))
+    best = 1 / (2 * penalty)
+    rest = best / (1 - discount) * (expert - played) / (expert + played).clamp(min=1e-12)
+    return rest.clamp(max=best)
 
 
 def sqil_loss(expert: Valued, played: Valued, discount: float, reward: float) -> Float[Tensor, ""]:
