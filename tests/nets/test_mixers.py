@@ -1,9 +1,11 @@
 """Mixers value teams: what is exact for sums, and what no monotone mixture can keep."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from understudy.core.errors import ConfigError
+from understudy.core.errors import ConfigError, DemosError
 from understudy.core.random import generator
 from understudy.core.types import Discrete, EnvSpec, View
 from understudy.nets.mixers import Mixer
@@ -58,6 +60,13 @@ def test_a_mixture_is_convex_in_the_agents_values():
     mixer, seen = made("monotone"), view(200)
     a, b = torch.randn(2, 200, 3, generator=generator(4), dtype=torch.float64)
     assert (mixer((a + b) / 2, seen) <= (mixer(a, seen) + mixer(b, seen)) / 2 + 1e-12).all()
+
+
+def test_steps_without_the_whole_state_are_refused_where_mixtures_are_made_from_it():
+    mixer, steps = Mixer("monotone", replace(SPEC, whole=20), generator(0)), View(torch.zeros(4, 3, 2))
+    for look in (lambda: mixer.observe(steps), lambda: mixer(torch.zeros(4, 3), steps)):
+        with pytest.raises(DemosError, match=r"20 numbers in .* came without it .* use mixer='sum'"):
+            look()
 
 
 def test_an_unknown_mixer_is_refused():

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from understudy.core.errors import ConfigError
+from understudy.core.errors import ConfigError, DemosError
 from understudy.core.types import EnvSpec, View
 from understudy.nets.mlp import AgentMLP, Normaliser
 
@@ -39,7 +39,7 @@ class Mixer(nn.Module):
         super().__init__()
         if kind not in ("none", "sum", "monotone"):
             raise ConfigError(f"mixer: got {kind!r}, but it is one of none, sum and monotone.")
-        self.kind, self.width = kind, width
+        self.kind, self.width, self.spec = kind, width, spec
         names = list(spec.names if kind == "none" else dict.fromkeys(spec.teams))
         belongs = spec.names if kind == "none" else spec.teams
         member = torch.tensor([[float(name == own) for own in belongs] for name in names])
@@ -55,7 +55,7 @@ class Mixer(nn.Module):
     def observe(self, view: View) -> None:
         """Let `view` set the scale of what the mixture is made from."""
         if self.kind == "monotone":
-            self.normaliser.observe(_everything(view).flatten(0, -2))
+            self.normaliser.observe(self._everything(view).flatten(0, -2))
 
     def sum(self, q: Float[Tensor, "*batch agent"]) -> Float[Tensor, "*batch group"]:
         return F.linear(q, self.member)
@@ -64,7 +64,7 @@ class Mixer(nn.Module):
         """What each group is worth at the moments `view`; only the monotone kind looks at them."""
         if self.kind != "monotone":
             return self.sum(q)
-        everything = self.normaliser(_everything(view)).unsqueeze(-2)
+        everything = self.normaliser(self._everything(view)).unsqueeze(-2)
         agents = self.member.shape[1]
         made = self.hyper(everything.expand(*everything.shape[:-2], len(self.member), -1))  # [*batch, group, weight]
         inner, outer, bias, level = made.split([self.width * agents, self.width, self.width, 1], dim=-1)
@@ -72,6 +72,13 @@ class Mixer(nn.Module):
         hidden = F.elu((inner @ q[..., None, :, None]).squeeze(-1) + bias)
         return self.sum(q) + (outer.abs() * hidden).sum(dim=-1) / math.sqrt(self.width) + level.squeeze(-1)
 
-
-def _everything(view: View) -> Float[Tensor, "*batch feature"]:
-    return view.obs.flatten(-2) if view.whole is None else view.whole
+    def _everything(self, view: View) -> Float[Tensor, "*batch feature"]:
+        if not self.spec.whole:
+            return view.obs.flatten(-2)
+        if view.whole is None:
+            raise DemosError(
+                f"mixer: 'monotone' is made from the whole state, {self.spec.whole} numbers in "
+                f"{self.spec.title or 'this env'}, and these steps came without it (`whole`). "
+                "Record with it, or use mixer='sum'."
+            )
+        return view.whole
