@@ -12,6 +12,7 @@ from understudy.algorithms import bc, dagger
 from understudy.core.errors import ConfigError, DemosError, EnvError, RunError
 from understudy.core.random import generator
 from understudy.core.types import Segment, View
+from understudy.demos import Demos, Episode
 from understudy.envs import tabular
 from understudy.nets import NetConfig, build_policy
 from understudy.rollout import Scripted, choosing, play, record
@@ -245,6 +246,18 @@ def test_each_step_of_each_episode_is_asked_about_once_and_forced_moves_never():
     walk = api.make_env("speaker_listener", horizon=4)  # the speaker's moves beyond its own are barred
     played = play(walk, api.expert_of(walk), 2, generator(0))
     assert learn(walk, rounds=1, envs=2, clone=bc.Config()).state.queries == int(choosing(played).sum())
+
+
+def test_recordings_count_by_the_choices_that_they_hold():
+    """As what was told does: absence, forced moves and episodes without weight are no evidence."""
+    spec = tabular.matching_pennies().spec
+    there, legal = torch.ones(5, 2, dtype=torch.bool), torch.ones(5, 2, 2, dtype=torch.bool)
+    there[:2, 1], legal[1:4, 0, 1] = False, False  # one is away for two steps of four, the other forced in three
+    episode = Episode(torch.zeros(5, 2, spec.obs), torch.zeros(4, 2).long(), present=there, legal=legal)
+    demos = Demos.from_episodes(spec, [replace(episode, weight=w) for w in (1.0, 0.0, 0.5)])
+    game = api.queried(tabular.matching_pennies())
+    learner = dagger.init(dagger.Config(clone=CLONE), demos, game, generator(0))
+    assert learner.recorded == 1.5 * (2 + 1)
 
 
 @pytest.mark.parametrize("query", ["joint", "agent"])

@@ -90,6 +90,7 @@ class State:
     optimizer: torch.optim.Optimizer
     told: Told
     seed: int  # of the order of the recordings
+    recorded: float  # choices in the recordings, by weight
     round: int = 0
     queries: int = 0  # actions told so far
     position: int = 0  # minibatches learnt
@@ -109,7 +110,19 @@ def init(config: Config, demos: Demos | None, env: Any, generator: torch.Generat
     clone = config.clone
     optimizer = torch.optim.AdamW(policy.parameters(), lr=clone.rate, weight_decay=clone.weight_decay)
     seed = int(torch.randint(2**31, (), generator=generator))
-    return State(policy, optimizer, _nothing(spec, generator.device), seed)
+    return State(policy, optimizer, _nothing(spec, generator.device), seed, choices(demos))
+
+
+def choices(demos: Demos | None) -> float:
+    """How many choices recordings hold, by the weights of their episodes: see `rollout.choosing`."""
+    if demos is None or not len(demos):
+        return 0.0
+    total = 0.0
+    for position in range(demos.batches_per_epoch(4096)):
+        part = demos.batch(position, 4096, seed=0)
+        assert part.weight is not None
+        total += float((choosing(part).sum(dim=-1) * part.weight).sum())
+    return total
 
 
 def update(
@@ -234,7 +247,7 @@ class Asking:
         view, steps = played.view, played.valid.shape[1]
         advice, told = (torch.stack(each[:steps], dim=1) for each in zip(*self.said, strict=True))
         starts, kept = played.starts, played.valid
-        if not self.config.clone.has_past:
+        if not self.config.clone.net.has_past:
             starts, kept = torch.ones_like(starts), kept & told.any(dim=-1)
         legal = view.legal
         if legal is None:
@@ -265,10 +278,9 @@ def doubt(learner: AgentPolicy, gate: str, view: View, actions: Tensor, memory: 
 def _descend(config: Config, state: State, demos: Demos | None, env: Any, generator: torch.Generator) -> Tensor:
     """One gradient step on recordings and what was told, every choice of both counting alike."""
     clone = config.clone
-    window = clone.window if clone.has_past else 1
+    window = clone.window if clone.net.has_past else 1
     size = max(1, clone.batch // window)
-    heard = float(state.told.told.sum())
-    recorded = 0.0 if demos is None else float((demos.lengths * demos.weights).sum()) * demos.spec.agents
+    heard, recorded = float(state.told.told.sum()), state.recorded
     loss = torch.zeros(())
     if heard:
         told = _drawn(state.told, size, window, generator)
