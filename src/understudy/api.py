@@ -349,7 +349,12 @@ def evaluate(
                 guess.log_prob(people.view, people.actions), people, chance
             )
             figures["accuracy"] = metrics.mean_of_steps(found.hit.float(), found.counts, chance)
-    if hasattr(env, "transition") and env.spec.horizon and isinstance(player, AgentPolicy) and not _remembers(player):
+    if (
+        hasattr(env, "transition")
+        and env.spec.horizon
+        and isinstance(player, AgentPolicy)
+        and not player.config.has_past
+    ):
         measured: dict[str, Any] = {"": player, "random ": guess}
         measured |= {"demonstrated ": expert_of(env)} if demos is None else {}
         figures |= {f"{side}regret": strategic.exact(who, env)["regret"] for side, who in measured.items()}

@@ -185,7 +185,7 @@ def test_numbers_and_absent_agents_make_points_too():
 
 @pytest.mark.parametrize("match", ["own", "joint"])
 def test_actions_count_as_the_env_takes_them(match):
-    """Recordings hold actions within their bounds; a learner's draws beyond them do the same, and are the same point."""
+    """Recordings hold actions within their bounds; a learner's draws beyond them do the same: one point."""
     spec = EnvSpec(agents=2, obs=1, action=Continuous(1, -1.0, 1.0))
     beyond, within = (Segment(View(torch.ones(1, 2, 1)), torch.tensor([[[a], [-a]]])) for a in (3.0, 1.0))
     assert torch.equal(matching.features(match, spec, beyond), matching.features(match, spec, within))

@@ -62,8 +62,7 @@ class Config:
 
     @property
     def has_past(self) -> bool:
-        """Windows of steps are needed rather than single ones."""
-        return self.net.body == "gru" or self.net.frames > 1 or self.net.own_action
+        return self.net.has_past
 
 
 @dataclass
@@ -99,7 +98,7 @@ def update(
 ) -> dict[str, Float[Tensor, ""]]:
     """`steps` gradient steps, then a look at the episodes held out if a whole pass went by since the last."""
     train, held = _parts(demos, config, state.seed)
-    window = config.window if config.has_past else 1
+    window = config.window if config.net.has_past else 1
     size = max(1, config.batch // window)
     losses = []
     for _ in range(min(config.steps, config.limit - state.position)):
@@ -159,7 +158,7 @@ def clone_loss(
     weight = counts.to(log_prob.dtype)
     if part.weight is not None:
         weight = weight * part.weight.unsqueeze(-1)
-    if config.has_past and part.starts is not None:
+    if config.net.has_past and part.starts is not None:
         begun = part.starts[:, :1, None]  # the episode begins with this window: its past is all there
         late = torch.arange(weight.shape[1], device=weight.device)[:, None] >= config.burn_in
         weight = weight * (begun | late)

@@ -100,7 +100,7 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
         if env is None:
             raise ConfigError("sampling: 'online' plays in the env, and there is none: give it one, or use 'value'.")
         state.live = begin(env, soft.policy, min(config.envs, getattr(env, "copies", config.envs)), generator)
-        played, state.live = collect(env, soft.policy, state.live, _length(config, soft), generator)
+        played, state.live = collect(env, soft.policy, state.live, _length(config), generator)
         state.replay = Replay.of(played, config.replay)
     return state
 
@@ -112,7 +112,7 @@ def update(
     rest = torch.zeros_like(state.leave)
     if state.replay is not None:
         assert env is not None and state.live is not None
-        played, state.live = collect(env, state.soft.policy, state.live, _length(config, state.soft), generator)
+        played, state.live = collect(env, state.soft.policy, state.live, _length(config), generator)
         state.replay.put(played)
         rest = iq_rest(state.leave, leaving(state.replay.kept), config.discount, config.penalty)
     totals = []
@@ -141,8 +141,8 @@ def _loss(
     config: Config, state: State, demos: Demos, rest: Float[Tensor, "agent"], generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """What one gradient step lowers, and the implied reward's mean over the demonstrators' steps."""
-    soft, window = state.soft, config.window if state.soft.has_past else 1
-    burn_in = config.burn_in if soft.has_past else 0
+    soft, window = state.soft, config.window if config.net.has_past else 1
+    burn_in = config.burn_in if config.net.has_past else 0
     if config.sampling == "v0":
         count = max(1, config.batch // int(demos.lengths.max()))
         part = demos.padded(torch.randint(len(demos), (count,), generator=generator))
@@ -159,6 +159,6 @@ def _loss(
     return loss + chase, reward
 
 
-def _length(config: Config, soft: SoftQ) -> int:
+def _length(config: Config) -> int:
     """Steps of a segment of play: a window for policies with a past."""
-    return config.window if soft.has_past else config.segment
+    return config.window if config.net.has_past else config.segment

@@ -92,15 +92,15 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
     looks = range(min(demos.batches_per_epoch(4096), 64))  # up to a quarter of a million steps
     leave = soft.observe([batch_of(demos, position, 4096, seed) for position in looks])
     live = begin(env, soft.policy, min(config.envs, getattr(env, "copies", config.envs)), generator)
-    played, live = collect(env, soft.policy, live, _length(config, soft), generator)
+    played, live = collect(env, soft.policy, live, _length(config), generator)
     return State(soft, copy.deepcopy(soft), optimizer, seed, leave, live, Replay.of(played, config.replay))
 
 
 def update(config: Config, state: State, demos: Demos, env: Env, generator: torch.Generator) -> dict[str, Tensor]:
     """A segment of play, then `steps` gradient steps."""
     soft, slow, reward = state.soft, state.slow, 1 / config.temperature
-    window, burn_in = (config.window, config.burn_in) if soft.has_past else (1, 0)
-    played, state.live = collect(env, soft.policy, state.live, _length(config, soft), generator)
+    window, burn_in = (config.window, config.burn_in) if config.net.has_past else (1, 0)
+    played, state.live = collect(env, soft.policy, state.live, _length(config), generator)
     state.replay.put(played)
     rest = soft.shared(sqil_rest(state.leave, leaving(state.replay.kept), config.discount, reward))
     losses = []
@@ -134,6 +134,6 @@ def result(state: State) -> AgentPolicy:
     return state.soft.policy
 
 
-def _length(config: Config, soft: SoftQ) -> int:
+def _length(config: Config) -> int:
     """Steps of a segment of play: a window for policies with a past."""
-    return config.window if soft.has_past else config.segment
+    return config.window if config.net.has_past else config.segment

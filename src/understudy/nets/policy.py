@@ -52,6 +52,11 @@ class NetConfig:
         if self.activation not in ACTIVATIONS or self.body not in BODIES or self.share not in ("role", "all", "none"):
             raise ConfigError(f"unknown body, activation or sharing in {self}.")
 
+    @property
+    def has_past(self) -> bool:
+        """What is done in a step depends on the steps before: policies remember, and learn from windows of steps."""
+        return self.body == "gru" or self.frames > 1 or self.own_action
+
 
 class AgentPolicy(nn.Module):
     """What `NetConfig` describes, for the agents of `spec`. Meets the `Policy` contract of `core.types`.

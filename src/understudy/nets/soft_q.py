@@ -53,12 +53,6 @@ class SoftQ(nn.Module):
             return [{"params": acting + mixing}]
         return [{"params": list(self.critic.parameters()) + mixing}, {"params": acting}]
 
-    @property
-    def has_past(self) -> bool:
-        """Windows of steps are needed rather than single ones."""
-        net = self.policy.config
-        return net.body == "gru" or net.frames > 1 or net.own_action
-
     def observe(self, parts: Iterable[Segment]) -> Float[Tensor, "agent"]:
         """Let demonstrations set the scale of what the networks see. Returns the mean of their `leaving`."""
         left = []
@@ -182,7 +176,7 @@ def _moments(part: Segment) -> tuple[View, Bool[Tensor, "env moment"]]:
 
 def _for_continuous(net: NetConfig, action: Continuous) -> NetConfig:
     """The actors' net: squashed into finite bounds."""
-    if net.body == "gru" or net.frames > 1 or net.own_action or net.head == "mixture":
+    if net.has_past or net.head == "mixture":
         raise ConfigError(
             f"net: body={net.body!r}, frames={net.frames}, own_action={net.own_action}, head={net.head!r}: where moves "
             "are continuous a critic sees the present alone, and what is drawn must be differentiable. "
