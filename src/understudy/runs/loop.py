@@ -324,6 +324,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, Tensor):
         return f"{value.dtype} {list(value.shape)} {sha256(value.detach().cpu().contiguous().numpy().tobytes())}"
+    if isinstance(value, torch.nn.Module):  # such as a learned reward: its class and its weights
+        return {"class": type(value).__name__, **{k: _plain(v) for k, v in value.state_dict().items()}}
     try:
         return settings.to_dict(value)
     except ConfigError:  # a function, a process: its name is all that can be compared
