@@ -313,7 +313,8 @@ def describe(env: Any) -> Any:
 
     Of an env with somebody to ask (`rollout.Queried`) it is the env's own, and `expert`, who that is.
     """
-    env, more = (env.env, {"expert": env.asked}) if hasattr(env, "asked") else (env, {})
+    queried = all(hasattr(env, name) for name in ("env", "expert", "asked"))
+    env, more = (env.env, {"expert": env.asked}) if queried else (env, {})
     return {"class": type(env).__name__, "spec": settings.to_dict(env.spec.to_json()), "rules": _plain(env)} | more
 
 
