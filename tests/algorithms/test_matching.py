@@ -183,6 +183,27 @@ def test_numbers_and_absent_agents_make_points_too():
     assert together.weight.sort(dim=0).values[:, 0].tolist() == [0, 0, 0.5, 0.5]
 
 
+@pytest.mark.parametrize("match", ["own", "joint"])
+def test_actions_count_as_the_env_takes_them(match):
+    """Recordings hold actions within their bounds; a learner's draws beyond them do the same, and are the same point."""
+    spec = EnvSpec(agents=2, obs=1, action=Continuous(1, -1.0, 1.0))
+    beyond, within = (Segment(View(torch.ones(1, 2, 1)), torch.tensor([[[a], [-a]]])) for a in (3.0, 1.0))
+    assert torch.equal(matching.features(match, spec, beyond), matching.features(match, spec, within))
+
+
+def test_who_is_absent_takes_no_place_and_is_paid_nothing():
+    """Away for 5 of 10 steps, as the demonstrator was, and then where it was: paid in full for each of those."""
+    there = torch.arange(HORIZON + 1).unsqueeze(-1) >= 5
+    obs = torch.arange(HORIZON + 1.0)[:, None, None] * there.unsqueeze(-1)
+    moves = torch.zeros(HORIZON, 1, dtype=torch.long)
+    demos = Demos.from_episodes(Door().spec, [Episode(obs, moves, present=there)])
+    config, state = state_of(pwil, demos)
+    game = replace(played(None), view=View(obs[None, :-1], present=there[None, :-1]))
+    rewards, told = pwil.rewards_of(config, state, Door(), game, torch.zeros(1, dtype=torch.long), HORIZON)
+    torch.testing.assert_close(rewards[0, :, 0], config.alpha * there[:-1, 0], atol=0.1, rtol=0)
+    assert told["placed"] == 1 and told["cost"] < 1e-2
+
+
 # ---- refusals, and learning
 
 

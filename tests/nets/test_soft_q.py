@@ -106,6 +106,8 @@ def test_leaving_counts_ends_and_departures_of_those_who_were_there():
     torch.testing.assert_close(leaving(part), torch.tensor([0.25, 0.5]))
     padded = replace(part, valid=torch.tensor([[True, True, True, False]]))
     torch.testing.assert_close(leaving(padded), torch.tensor([0.0, 0.5]))
+    light = replace(part, weight=torch.tensor([[0.5, 0.5, 0.5, 0.0]]))
+    torch.testing.assert_close(leaving(light), torch.tensor([0.0, 0.5]))
 
 
 def test_a_teams_rest_is_divided_among_its_agents():

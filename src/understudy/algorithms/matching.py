@@ -19,7 +19,7 @@ from understudy.core.types import Env, EnvSpec, Segment, View
 from understudy.demos.demos import Demos
 from understudy.maths.heads import action_features, one_hot
 from understudy.nets import AgentPolicy, Values
-from understudy.rollout import Live, begin, collect, episode_returns
+from understudy.rollout import Live, begin, collect, episode_returns, within_bounds
 
 Match = Literal["own", "joint"]
 
@@ -33,6 +33,7 @@ class Points:
     mean: Float[Tensor, "who feature"]
     std: Float[Tensor, "who feature"]
     moving: Float[Tensor, "who"]  # how many of the features are not always the same, at least 1
+    present: Float[Tensor, "who"]  # share of the demonstrators' steps that are points: the rest, somebody was absent
     gone: Float[Tensor, ""]  # share of the demonstrators' time after their games were over
 
 
@@ -41,7 +42,9 @@ def points_of(
 ) -> Points:
     """At most `most` steps of the demonstrators."""
     part = demos.batch(0, most, int(torch.randint(2**31, (), generator=generator)))
-    raw, weight = features(match, spec, part), _together(match, adversary.present(part))
+    assert part.weight is not None
+    raw, weight = features(match, spec, part), counted(match, part)
+    present = weight.sum(dim=0) / part.weight.sum().clamp(min=1e-12)
     weight = weight / weight.sum(dim=0).clamp(min=1e-12)
     mean = (weight.unsqueeze(-1) * raw).sum(dim=0)
     var = (weight.unsqueeze(-1) * (raw - mean).square()).sum(dim=0)
@@ -49,12 +52,16 @@ def points_of(
     var = torch.where(acted, (var * acted).sum(dim=-1, keepdim=True) / acted.sum(), var)  # moves are alike far apart
     std = torch.where(var > 1e-8, var.sqrt(), 1.0)
     gone = adversary.demonstrators_gone(demos, spec.horizon, discount)
-    return Points((raw - mean) / std, weight, mean, std, (var > 1e-8).sum(dim=-1).clamp(min=1).float(), gone)
+    moving = (var > 1e-8).sum(dim=-1).clamp(min=1).float()
+    return Points((raw - mean) / std, weight, mean, std, moving, present, gone)
 
 
 def features(match: Match, spec: EnvSpec, steps: Segment) -> Float[Tensor, "*batch who feature"]:
-    """What each agent saw and did, or all of them together; zeros for those who are absent."""
-    own = torch.cat([steps.view.obs, one_hot(steps.actions, spec.action)], dim=-1)
+    """What each agent saw and did, or all of them together; zeros for those who are absent.
+
+    Continuous actions count as the env takes them, within their bounds: recordings hold them so.
+    """
+    own = torch.cat([steps.view.obs, one_hot(within_bounds(spec, steps.actions), spec.action)], dim=-1)
     if steps.view.present is not None:
         own = own * steps.view.present.unsqueeze(-1)
     return own if match == "own" else own.flatten(-2).unsqueeze(-2)
@@ -66,12 +73,12 @@ def flat(
     """Played steps as points, and which of them count."""
     kept = Segment(View(steps.view.obs, present=steps.view.present), steps.actions)
     one = tree_map(lambda x: x.flatten(0, 1), kept)
-    there = adversary.present(one)
-    return scaled(points, features(match, spec, one)), _together(match, there)
+    return scaled(points, features(match, spec, one)), counted(match, one)
 
 
-def _together(match: Match, each: Float[Tensor, "step agent"]) -> Float[Tensor, "step who"]:
-    """A joint step counts where everybody's does."""
+def counted(match: Match, steps: Segment) -> Float[Tensor, "*batch who"]:
+    """How much each step counts: nothing where its agent is absent, a joint one where anybody is."""
+    each = adversary.present(steps)
     return each if match == "own" else each.amin(dim=-1, keepdim=True)
 
 

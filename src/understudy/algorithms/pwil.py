@@ -66,8 +66,8 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
 
 
 def places(points: Points) -> Float[Tensor, "who point"]:
-    """What each demonstrated step can take; what is missing from 1 is the absorbing state's."""
-    return (1 - points.gone) * points.weight.T
+    """What each demonstrated step can take; what is missing from 1 is the absorbing state's, and of being absent."""
+    return (1 - points.gone) * points.present.unsqueeze(-1) * points.weight.T
 
 
 def update(config: Config, state: State, demos: Demos, env: Env, generator: torch.Generator) -> dict[str, Tensor]:
@@ -91,7 +91,8 @@ def rewards_of(
     """What each step is paid for its coupling, for which `state.left` goes on; the last one for what follows too.
 
     Steps in the absorbing state go nowhere as long as demonstrators' time there lasts, and are paid alpha; then there
-    is no place for them. What they are paid on average up to the horizon they are paid for ever.
+    is no place for them. What they are paid on average up to the horizon they are paid for ever. Who is absent goes
+    nowhere, and is paid nothing.
     """
     assert played.starts is not None and played.terminated is not None
     points = state.points
@@ -99,19 +100,24 @@ def rewards_of(
     envs, steps, who = x.shape[:3]
     apart = squared_distances(x.flatten(0, 1), points.at).sqrt()  # [who, env * time, point]
     apart = apart.unflatten(1, (envs, steps)).transpose(0, 1)  # [env, who, time, point]
+    there = matching.counted(config.match, played) > 0
     costs, fresh = [], places(points)
     for t in range(steps):  # what a step finds free hangs on the steps before it
-        left = torch.where(played.starts[:, t, None, None], fresh, state.left)
-        cost, left = couple(left.flatten(0, 1), 1 / horizon, apart[:, :, t].flatten(0, 1))
-        state.left = left.unflatten(0, (envs, who))
+        before = torch.where(played.starts[:, t, None, None], fresh, state.left)
+        cost, left = couple(before.flatten(0, 1), 1 / horizon, apart[:, :, t].flatten(0, 1))
+        state.left = torch.where(there[:, t, :, None], left.unflatten(0, (envs, who)), before)
         costs.append(cost.unflatten(0, (envs, who)))
     cost = torch.stack(costs, dim=1)
-    reward = config.alpha * torch.exp(-config.beta * horizon / points.moving.sqrt() * cost)
+    reward = config.alpha * torch.exp(-config.beta * horizon / points.moving.sqrt() * cost) * there
     remain = (horizon - 1 - ages(played.starts, age)).unsqueeze(-1)
     absorbed = config.alpha * (points.gone * horizon / remain.clamp(min=1)).clamp(max=1)
     absorbed = torch.where(remain > 0, absorbed, reward)  # who ends with the last step goes on as he was
     reward = reward + played.terminated.unsqueeze(-1) * absorbing_payoff(absorbed, config.learner.discount)
     reward = reward.expand(*reward.shape[:2], env.spec.agents)
-    placed = cost.isfinite()
-    told = {"cost": horizon * cost[placed].mean(), "placed": placed.float().mean(), "gone/expert": points.gone}
+    placed = cost.isfinite() & there
+    told = {
+        "cost": horizon * cost[placed].mean(),
+        "placed": placed.sum() / there.sum().clamp(min=1),
+        "gone/expert": points.gone,
+    }
     return reward, told

@@ -155,13 +155,14 @@ class SoftQ(nn.Module):
 
 
 def leaving(part: Segment) -> Float[Tensor, "agent"]:
-    """In which share of its steps each agent left: the game was over with it, or the agent was gone after it."""
+    """In which share of its steps, by their weight, each agent left: the game was over, or the agent was gone."""
     assert part.terminated is not None and part.next_view is not None
     there = torch.ones_like(part.obs[..., 0]) if part.view.present is None else part.view.present.to(part.obs.dtype)
     there = there if part.valid is None else there * part.valid.unsqueeze(-1)
+    there = there if part.weight is None else there * part.weight.unsqueeze(-1)
     gone = part.terminated.unsqueeze(-1).expand(there.shape)
     gone = gone if part.next_view.present is None else gone | ~part.next_view.present
-    return (there * gone).flatten(0, -2).sum(dim=0) / there.flatten(0, -2).sum(dim=0).clamp(min=1)
+    return (there * gone).flatten(0, -2).sum(dim=0) / there.flatten(0, -2).sum(dim=0).clamp(min=1e-8)
 
 
 def _moments(part: Segment) -> tuple[View, Bool[Tensor, "env moment"]]:
