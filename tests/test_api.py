@@ -8,8 +8,11 @@ from understudy import api
 from understudy.algorithms import bc, ppo
 from understudy.core.errors import ConfigError, DemosError, EnvError, RunError
 from understudy.core.random import generator
+from understudy.envs.rewarded import Rewarded
 from understudy.evaluation import metrics
 from understudy.nets import NetConfig
+from understudy.nets.discriminators import Judge, JudgeConfig
+from understudy.nets.rewards import LearnedReward
 from understudy.rollout import Uniform, begin, collect
 from understudy.runs.loop import describe
 
@@ -234,3 +237,11 @@ def test_the_package_offers_its_calls_and_nothing_else():
     assert understudy.train is api.train and understudy.make_env is api.make_env
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = understudy.trian
+
+
+def test_an_env_that_pays_another_learned_reward_is_another_env():
+    env, made = api.make_env("navigation", agents=2), []
+    for seed in (0, 0, 1):
+        judge = Judge(JudgeConfig(hidden=4), env.spec, generator(seed, "judge"))
+        made.append(describe(Rewarded(env, LearnedReward(judge))))
+    assert made[0] == made[1] != made[2]

@@ -5,6 +5,7 @@ seeds with Student's 95 % interval. What is recommended follows from the figures
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,7 +42,10 @@ class Comparison:
     provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
-        blocks = [aligned([t.columns, *([_said(c) for c in row] for row in t.rows)]) for t in self.tables()]
+        blocks = [
+            "\n".join([_first_clause(t.caption), aligned([t.columns, *([_said(c) for c in row] for row in t.rows)])])
+            for t in self.tables()
+        ]
         return "\n\n".join([*blocks, *self.notes, recommendation(self.trials)])
 
     def tables(self) -> list[Table]:
@@ -165,6 +169,10 @@ def _with_scores(names: Sequence[str], scores: Mapping[str, Estimate]) -> str:
 # --- tables --------------------------------------------------------------------------------------------------------
 
 
+def _first_clause(caption: str) -> str:
+    return re.split(r"[:.](?:\s|$)", caption)[0]
+
+
 def _said(cell: Cell) -> str:
     return f"{cell:,}" if isinstance(cell, int) else str(cell)
 
@@ -251,7 +259,7 @@ def _refusals(trials: Sequence[Trial]) -> Table:
         if trial.refused:
             refused[trial.method, trial.refused] = refused.get((trial.method, trial.refused), 0) + 1
     rows: list[list[Cell]] = [[method, times, why] for (method, why), times in refused.items()]
-    return Table(["method", "trials refused", "why"], rows)
+    return Table(["method", "trials", "why"], rows, "Refused: what a method cannot do here.")
 
 
 # --- curves --------------------------------------------------------------------------------------------------------

@@ -115,6 +115,8 @@ def _outcomes(measured: Mapping[str, Evaluation]) -> Table:
         "return: 0 is random play, 1 the demonstrators. Likelihood: mean log-probability of what the demonstrators "
         "chose, nearer to 0 is better. Accuracy: the likeliest move was the one they chose."
     )
+    if "regret" in first:
+        caption += " Regret: the most that an agent could gain by leaving the play while the others follow it, exact."
     return Table(["", *measured, "demonstrators", "random"], rows, caption)
 
 

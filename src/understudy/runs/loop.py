@@ -313,7 +313,8 @@ def describe(env: Any) -> Any:
 
     Of an env with somebody to ask (`rollout.Queried`) it is the env's own, and `expert`, who that is.
     """
-    env, more = (env.env, {"expert": env.asked}) if hasattr(env, "asked") else (env, {})
+    queried = all(hasattr(env, name) for name in ("env", "expert", "asked"))
+    env, more = (env.env, {"expert": env.asked}) if queried else (env, {})
     return {"class": type(env).__name__, "spec": settings.to_dict(env.spec.to_json()), "rules": _plain(env)} | more
 
 
@@ -324,6 +325,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, Tensor):
         return f"{value.dtype} {list(value.shape)} {sha256(value.detach().cpu().contiguous().numpy().tobytes())}"
+    if isinstance(value, torch.nn.Module):  # such as a learned reward: its class and its weights
+        return {"class": type(value).__name__, **{k: _plain(v) for k, v in value.state_dict().items()}}
     try:
         return settings.to_dict(value)
     except ConfigError:  # a function, a process: its name is all that can be compared
