@@ -20,7 +20,6 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
         "algorithms/magail.md",
         "algorithms/maxent.md",
         "algorithms/ppo.md",
-        "algorithms/sqil.md",
         "algorithms/dagger.md",
         "algorithms/gmmil.md",
         "algorithms/pwil.md",
