@@ -140,6 +140,18 @@ def test_who_is_paid_for_its_entropy_on_average_is_paid_alike_for_finishing_earl
     assert unpaid.mean().item() < -1  # below 0: it would pay for finishing
 
 
+def test_the_potential_of_who_has_left_is_0():
+    env = Navigation(horizon=4, fixed_horizon=True)
+    _, state, _ = begun(env, api.record(env, episodes=3))
+    played = play(env, state.policy, 3, generator(0))
+    there = torch.ones(played.obs.shape[:3], dtype=torch.bool)
+    there[..., 1] = False
+    left = replace(played, next_view=replace(played.next_view, present=there))
+    with torch.no_grad():
+        paid, worth = state.shaped(left)[..., 1], state.shaped.reward(played.view, played.actions)[..., 1]
+        torch.testing.assert_close(paid, worth - state.shaped.potential(played.view, played.actions)[..., 1])
+
+
 def test_play_at_random_is_told_from_the_demonstrators_too():
     """With contrast the reward knows a state that neither learners nor demonstrators go to."""
     transition = torch.zeros(3, 2, 3, dtype=torch.float64)

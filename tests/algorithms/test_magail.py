@@ -120,6 +120,32 @@ def test_actions_beyond_the_bounds_count_as_the_env_takes_them():
     assert torch.equal(beyond, judge(View(torch.ones(1, 1, 1)), torch.tensor([[[1.0, -1.0]]])))
 
 
+@pytest.mark.parametrize(
+    ("sees", "state_only"),
+    [("own", False), ("actions", False), ("joint", False), ("joint", True), ("team", False), ("team", True)],
+)
+def test_of_those_who_are_away_nothing_is_seen_but_that_they_are(sees, state_only):
+    """Recordings hold fillers there and play random draws: who saw them would tell the two sides apart by them."""
+    spec = EnvSpec(agents=3, obs=4, action=Continuous(2), horizon=9)
+    judge = Judge(JudgeConfig(sees=sees, hidden=8, state_only=state_only), spec, generator(0))
+    obs, actions = torch.randn(5, 3, 4, generator=generator(1)), torch.rand(5, 3, 2, generator=generator(2))
+    there = torch.tensor([True, True, False]).expand(5, 3)
+    filled, drawn, blank = obs.clone(), actions.clone(), torch.cat([obs[:, :2], torch.zeros(5, 1, 4)], dim=1)
+    filled[:, 2], drawn[:, 2] = 7.0, -0.3
+    imagined, other = (x.unsqueeze(1).expand(5, 3, 3, 2) for x in (actions, drawn))
+    assert torch.equal(
+        judge.features(View(obs, present=there), actions), judge.features(View(filled, present=there), drawn)
+    )
+    if sees == "actions":
+        told = (judge.features(View(obs, present=there), actions, x) for x in (imagined, other))
+        assert torch.equal(*told)
+    if sees in ("actions", "joint"):  # away is not the same as nothing seen and nothing done
+        still = torch.cat([actions[:, :2], torch.zeros(5, 1, 2)], dim=1)
+        assert not torch.equal(judge.features(View(blank), still), judge.features(View(obs, present=there), actions))
+    everybody = judge.features(View(obs, present=torch.ones_like(there)), actions)
+    assert torch.equal(everybody, judge.features(View(obs), actions))
+
+
 # ---- pairs that happened
 
 

@@ -100,7 +100,7 @@ def side_of(played: Segment, gone: Float[Tensor, ""], rows: int, generator: torc
         view=View(played.view.obs, played.view.legal, played.view.present),
         actions=played.actions,
         terminated=played.terminated,
-        next_view=View(played.next_view.obs),
+        next_view=View(played.next_view.obs, present=played.next_view.present),
         labels=played.labels,
     )
     flat = tree_map(lambda x: x.flatten(0, 1), kept)
@@ -114,7 +114,9 @@ def nothing_yet(live: Live, spec: EnvSpec) -> Side:
     kind = seen.obs.dtype if isinstance(spec.action, Continuous) else torch.long
     actions = torch.zeros(0, spec.agents, *action_shape(spec.action), dtype=kind, device=seen.obs.device)
     over = torch.zeros(0, dtype=torch.bool, device=seen.obs.device)
-    return Side(Segment(seen, actions, terminated=over, next_view=View(seen.obs)), seen.obs.new_zeros(0))
+    return Side(
+        Segment(seen, actions, terminated=over, next_view=View(seen.obs, present=seen.present)), seen.obs.new_zeros(0)
+    )
 
 
 def remembered(earlier: Side | None, fresh: Side, updates: int) -> tuple[Side, Side | None]:

@@ -94,9 +94,11 @@ class Shaped(nn.Module):
         self.potential = Judge(replace(seen, state_only=True), spec, generator)
 
     def forward(self, steps: Segment) -> Float[Tensor, "*batch agent"]:
-        """After the game is over the potential is 0."""
+        """After the game is over, or its agent has left it, the potential is 0."""
         assert steps.next_view is not None and steps.terminated is not None
         goes_on = (~steps.terminated).unsqueeze(-1).to(steps.obs.dtype)
+        if steps.next_view.present is not None:
+            goes_on = goes_on * steps.next_view.present
         after = self.potential(steps.next_view, steps.actions) * goes_on
         return (
             self.reward(steps.view, steps.actions) + self.discount * after - self.potential(steps.view, steps.actions)

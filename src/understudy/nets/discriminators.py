@@ -65,31 +65,36 @@ class Judge(nn.Module):
         """What is seen, before it is normalised.
 
         Continuous actions count as the env takes them, within their bounds: recordings hold them so, and a learner
-        whose draws go beyond would be told by that alone.
+        whose draws go beyond would be told by that alone. Of those who are away nothing is shown but that they are
+        (-1 where `actions` and `joint` say who is asked): recordings hold fillers there, and play draws.
 
         Args:
             imagined: [*batch me other ...], joint actions as each agent imagines them, in place of what everybody did.
         """
-        obs, agents = view.obs, self.spec.agents
+        agents = self.spec.agents
+        there = torch.ones_like(view.obs[..., 0]) if view.present is None else view.present.to(view.obs.dtype)
+        obs = view.obs * there.unsqueeze(-1)
         own, everybody = [obs], []
         if self.config.sees in ("joint", "team"):
             everybody.append(_to_all(obs))
         if not self.config.state_only:
-            own.append(self._acted(actions, obs))
-            everybody.append(_to_all(own[1]) if imagined is None else self._acted(imagined, obs).flatten(-2))
+            own.append(self._acted(actions, there))
+            others = _to_all(own[1]) if imagined is None else self._acted(imagined, there.unsqueeze(-2)).flatten(-2)
+            everybody.append(others)
         if self.config.sees == "own":
             return torch.cat(own, dim=-1)
         told = torch.cat(everybody, dim=-1)
         if self.config.sees == "team":
             return told
-        who = torch.eye(agents, dtype=obs.dtype, device=obs.device).expand(*obs.shape[:-1], agents)
-        return torch.cat([*own, who, told], dim=-1)
+        who = torch.eye(agents, dtype=obs.dtype, device=obs.device) - (1 - there).unsqueeze(-2)
+        return torch.cat([*own, who.clamp(min=-1).expand(*obs.shape[:-1], agents), told], dim=-1)
 
-    def _acted(self, actions: Tensor, like: Tensor) -> Tensor:
+    def _acted(self, actions: Tensor, there: Tensor) -> Tensor:
+        """Actions as features, of those who are there."""
         action = self.spec.action
         if isinstance(action, Continuous):
             actions = actions.clamp(action.low, action.high)
-        return one_hot(actions, action).to(like.dtype)
+        return one_hot(actions, action).to(there.dtype) * there.unsqueeze(-1)
 
     def inputs(self, view: View, actions: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch agent feature"]:
         """What the network reads: the features in standard deviations."""
