@@ -12,14 +12,14 @@ from understudy.algorithms import adversary, bc, magail, ppo
 from understudy.core.errors import ConfigError, DemosError, EnvError
 from understudy.core.random import generator
 from understudy.core.tree import tree_take
-from understudy.core.types import Continuous, EnvSpec, Segment, View
+from understudy.core.types import Continuous, Discrete, EnvSpec, Segment, View
 from understudy.envs import tabular
 from understudy.envs.particles import Navigation
 from understudy.maths.returns import discounted
 from understudy.nets import NetConfig, build_policy
 from understudy.nets.discriminators import Judge, JudgeConfig
 from understudy.nets.saved import save_policy
-from understudy.rollout import play
+from understudy.rollout import Uniform, play
 
 
 def slow(*values):
@@ -174,8 +174,8 @@ def test_the_alignment_probe_is_0_for_played_steps_and_below_for_shuffled_ones()
     env = follow_the_state(3)
     policy = bc.clone(bc.Config(net=TABLE, limit=150, rate=0.1), api.record(env, episodes=100), generator(0))
     pool = sides_of(env, 600, api.record(env, policy, episodes=600))
-    assert abs(adversary.alignment(policy, pool)["alignment"].item()) < 0.05
-    assert adversary.alignment(policy, shuffled(pool, slice(None)))["alignment"].item() < -1
+    assert abs(adversary.alignment(policy, pool, generator(2))["alignment"].item()) < 0.05
+    assert adversary.alignment(policy, shuffled(pool, slice(None)), generator(2))["alignment"].item() < -1
 
 
 # ---- when to finish
@@ -433,6 +433,48 @@ def test_a_biased_reward_is_refused_when_games_turn_out_to_end():
     config, state, draws = begun(env, endless, absorbing=False, reward="softplus")
     with pytest.raises(ConfigError, match="games of this env end"):
         magail.update(config, state, endless, env, draws)
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """The second of two agents goes home after `leaves` of five steps."""
+
+    leaves: int = 2
+    spec = EnvSpec(agents=2, obs=1, action=Discrete(2), horizon=5)
+
+    def reset(self, noise):
+        return torch.zeros(len(noise), dtype=torch.long)
+
+    def observe(self, state):
+        return torch.ones(len(state), 2, 1)
+
+    def present(self, state):
+        return torch.stack([state >= 0, state < self.leaves], dim=-1)
+
+    def step(self, state, actions, noise):
+        return state + 1, torch.zeros(len(state), 2), torch.zeros(len(state), dtype=torch.bool)
+
+
+def at_random(env):
+    return api.record(env, Uniform(env.spec), episodes=4)
+
+
+@pytest.mark.parametrize(("form", "says"), [("softplus", "pay for staying"), ("logD", "pay for leaving")])
+def test_rewards_of_one_sign_are_refused_where_agents_leave_games_that_go_on(form, says):
+    leaving, staying = (at_random(Leaving(n)) for n in (2, 9))
+    with pytest.raises(ConfigError, match=f"(?s)demonstrators leave.*{says}"):
+        magail.init(replace(SMALL, reward=form), leaving, Leaving(), generator(0))
+    config, state, draws = begun(Leaving(), staying, reward=form)
+    with pytest.raises(ConfigError, match=f"(?s)agents leave.*{says}"):
+        magail.update(config, state, staying, Leaving(), draws)
+    at_the_end = at_random(Leaving(5))
+    for env, demos, reward in (
+        (Leaving(9), staying, form),
+        (Leaving(5), at_the_end, form),
+        (Leaving(), leaving, "logit"),
+    ):
+        config, state, draws = begun(env, demos, reward=reward)
+        magail.update(config, state, demos, env, draws)
 
 
 def test_an_env_that_plays_on_where_the_demonstrators_games_end_is_refused():

@@ -116,11 +116,11 @@ def _entropy_collapsed(rows: Sequence[Row]) -> str | None:
 
 def _misaligned(rows: Sequence[Row]) -> str | None:
     gap = _series(rows, "alignment")
-    if not gap or abs(_lately(gap)) < 0.3:
+    if not gap or _lately(gap) > -0.3:
         return None
     return (
         f"The actions that the discriminator is shown are {-_lately(gap):.2f} nats less likely under the policy than "
-        "its own: observations and actions of different steps are mixed up. That is a mistake in the code."
+        "those that it draws: observations and actions of different steps are mixed up. That is a mistake in the code."
     )
 
 
