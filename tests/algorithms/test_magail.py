@@ -13,6 +13,7 @@ from understudy.core.errors import ConfigError, DemosError, EnvError
 from understudy.core.random import generator
 from understudy.core.tree import tree_take
 from understudy.core.types import Continuous, Discrete, EnvSpec, Segment, View
+from understudy.demos.demos import Episode
 from understudy.envs import tabular
 from understudy.envs.particles import Navigation
 from understudy.maths.returns import discounted
@@ -240,6 +241,31 @@ def test_demonstrators_time_after_the_end_is_counted_by_hand():
     steps = sum(len(e.actions) * w for e, w in zip(demos, weights, strict=True))
     gone = adversary.demonstrators_gone(demos.reweighted(weights), 12, 0.9)
     assert gone.item() == pytest.approx(float(after / (after + steps)), abs=1e-6)
+
+
+def cut(demos, steps):
+    """The same, where every episode stops after so many steps at most."""
+    made = [
+        Episode(e.obs[: steps + 1], e.actions[:steps], terminated=e.terminated and len(e.actions) <= steps)
+        for e in demos
+    ]
+    return type(demos).from_episodes(demos.spec, made)
+
+
+def test_recordings_of_another_horizon_are_refused_where_games_end():
+    env = exits(0.3)
+    demos = api.record(env, episodes=40)
+    for given, horizon in ((cut(demos, 7), 12), (demos, 7), (demos, 20)):
+        with pytest.raises(DemosError, match=f"another horizon than the env's {horizon} steps"):
+            adversary.demonstrators_gone(given, horizon, 0.9)
+    endless = api.record(exits(0.0), episodes=4)
+    for given, horizon in ((endless, 7), (cut(endless, 7), 12)):
+        assert adversary.demonstrators_gone(given, horizon, 0.9).item() == 0
+    assert adversary.demonstrators_gone(demos, None, 0.9).item() > 0
+    unlike = cut(demos, 7)
+    with pytest.raises(DemosError, match="another horizon"):
+        begun(env, unlike)
+    begun(env, unlike, absorbing=False)  # ends are left out of account
 
 
 def test_learners_time_after_the_end_nears_the_demonstrators_when_they_play_alike():

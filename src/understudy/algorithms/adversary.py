@@ -80,11 +80,30 @@ def _grown(saved: AgentPolicy, start: str, env: Env) -> AgentPolicy:
 
 
 def demonstrators_gone(demos: Demos, horizon: int | None, discount: float) -> Float[Tensor, ""]:
-    """Share of the demonstrators' time, up to the horizon, after their games were over."""
+    """Share of the demonstrators' time, up to the horizon, after their games were over.
+
+    Raises:
+        DemosError: some of their games were over, and others were cut off at another length than the horizon, or are
+            longer: how much of that time there was to play in is not known. Where no game was over it does not matter.
+    """
     steps, over = demos.lengths, torch.tensor([episode.terminated for episode in demos])
+    _expect_horizon(steps, over, horizon)
     after = steps_remaining(over, steps - 1, horizon, discount)
     weight = demos.weights
     return ((weight * after).sum() / (weight * (steps + after)).sum()).float()
+
+
+def _expect_horizon(steps: Int[Tensor, "episode"], over: Bool[Tensor, "episode"], horizon: int | None) -> None:
+    if horizon is None or not bool(over.any()):
+        return
+    other = torch.where(over, steps > horizon, steps != horizon)
+    if bool(other.any()):
+        raise DemosError(
+            f"{int(other.sum()):,} of {len(steps):,} recordings are of another horizon than the env's {horizon} steps: "
+            f"{int(steps[other].min())} to {int(steps[other].max())} steps where they were cut off, or longer than "
+            "that. The time after the end of games is weighed up to the horizon, so both sides need the same: set the "
+            "env's, or leave those recordings out."
+        )
 
 
 def learners_gone(played: Segment, age: Int[Tensor, "env"], horizon: int | None, discount: float) -> Float[Tensor, ""]:
