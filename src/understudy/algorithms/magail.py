@@ -58,7 +58,7 @@ class Config:
     l2: float = 0.0  # weight decay of the discriminator
     penalty: float = 1.0  # weight of the penalty of slopes above `slope`
     slope: float = 0.0  # change of the logit for a step of one standard deviation that is still free
-    spectral: bool = False  # every layer's largest singular value stays at most 1
+    spectral: bool = False  # every layer's largest singular value stays at most 1 (under silu 1 / 1.1)
     replay: int = 0  # earlier updates whose steps the discriminator still sees
     warmup: int = 10  # updates in which discriminator and values learn while the policies stand still
     average: float = 0.95  # the policy that comes out is a mean over about 1 / (1 - average) updates; 0: the latest
@@ -258,7 +258,15 @@ def learned_reward(config: Config, state: State) -> LearnedReward:
     """What the discriminator pays now, as an object that can be called, saved and trained on.
 
     It is made to tell this learner from the demonstrators: where the two agree it is flat. `maairl` learns one to keep.
+
+    Raises:
+        ConfigError: with zero_sum: what is paid there, a team's judgement less the other's, is no reward of one agent.
     """
+    if config.zero_sum:
+        raise ConfigError(
+            "zero_sum: each team is paid its own judgement less the other's, and a kept reward would leave the other's "
+            "out. Keep one that was learnt with zero_sum=False, or with maairl."
+        )
     if not config.absorbing:
         return LearnedReward(state.judge, config.reward)
     of_play, of_ends = ends_logits(state.expert_gone, state.learner_gone)
