@@ -322,6 +322,29 @@ def test_while_they_warm_up_the_policies_stand_still_and_values_and_discriminato
     assert any(not torch.equal(v, before[0][k]) for k, v in state.policy.state_dict().items())
 
 
+def test_two_confined_layers_of_silu_are_nowhere_steeper_than_1():
+    """Of one feature, all weights as large as they may be: the slope of silu, 1.0998, twice over."""
+    spec = EnvSpec(agents=1, obs=1, action=Discrete(2), horizon=5)
+    judge = Judge(JudgeConfig(hidden=1, activation="silu", state_only=True), spec, generator(0))
+    layers = [*judge.net.hidden, judge.net.last]
+    for layer in layers:
+        layer.weight.data[:] = 5.0
+    judge.confine()
+    layers[1].bias.data[:] = 2.4 - layers[1].weight.item() * torch.nn.functional.silu(torch.tensor(2.4)).item()
+    x = torch.linspace(-10, 10, 4001).reshape(-1, 1, 1) / layers[0].weight.item()
+    with torch.no_grad():
+        y = judge.judge(x).flatten()
+    steepest = ((y[1:] - y[:-1]) / (x.flatten()[1:] - x.flatten()[:-1])).max().item()
+    assert 0.95 < steepest < 1.001
+
+
+def test_a_reward_of_two_teams_is_not_kept_as_if_it_were_each_agents_own():
+    env = api.make_env("tag")
+    config, state, _ = begun(env, api.record(env, episodes=2), zero_sum=True)
+    with pytest.raises(ConfigError, match="zero_sum"):
+        magail.learned_reward(config, state)
+
+
 def test_confined_layers_are_nowhere_steeper_than_1():
     env = Navigation(horizon=5)
     demos = api.record(env, episodes=20)

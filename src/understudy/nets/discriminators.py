@@ -16,6 +16,7 @@ from understudy.core.types import Continuous, EnvSpec, View
 from understudy.maths.heads import action_features, one_hot
 from understudy.nets.mlp import ACTIVATIONS, AgentLinear, AgentMLP, Normaliser, sharing_groups
 
+STEEPEST = {"silu": 1.1}  # the slope that an activation reaches, where that is above 1
 SIGHTS = ("own", "actions", "joint", "team")
 
 
@@ -115,13 +116,16 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def confine(self) -> None:
-        """Shorten every layer whose largest singular value is above 1: no output is then steeper than 1.
+        """Shorten layers so that no output is steeper than 1: to a largest singular value of at most 1.
 
-        To be called after each gradient step. Source of the bound: Miyato et al. 2018, arXiv:1802.05957.
+        Hidden layers under silu, whose slope reaches 1.1, to 1 / 1.1. To be called after each gradient step. Source of
+        the bound: Miyato et al. 2018, arXiv:1802.05957.
         """
+        steepest = STEEPEST.get(self.config.activation, 1.0)
         for layer in self.net.modules():
             if isinstance(layer, AgentLinear):
-                largest = torch.linalg.matrix_norm(layer.weight, 2)
+                bent = 1.0 if layer is self.net.last else steepest
+                largest = torch.linalg.matrix_norm(layer.weight, 2) * bent
                 layer.weight.div_(largest.clamp(min=1)[:, None, None])
 
 
