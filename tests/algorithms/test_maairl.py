@@ -1,17 +1,17 @@
 """A reward is what is learnt: of the right form, of the right size at the optimum, and it can be kept and used."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 
 from understudy import api
-from understudy.algorithms import bc, maairl, ppo
+from understudy.algorithms import adversary, bc, maairl, ppo
 from understudy.core.errors import ConfigError, RunError
 from understudy.core.random import generator
-from understudy.core.types import Segment, View
+from understudy.core.types import Continuous, Discrete, EnvSpec, Segment, View
 from understudy.envs import tabular
 from understudy.envs.particles import Navigation
 from understudy.envs.rewarded import Rewarded
@@ -20,7 +20,7 @@ from understudy.maths.returns import discounted
 from understudy.nets import NetConfig
 from understudy.nets.discriminators import JudgeConfig
 from understudy.nets.rewards import load_reward, save_reward
-from understudy.rollout import play
+from understudy.rollout import Uniform, play
 
 SMALL = maairl.Config(
     start="fresh", warmup=0, batch=256, judge_rate=0.02, penalty=0.0, judge=JudgeConfig(hidden=16, state_only=True),
@@ -31,6 +31,44 @@ SMALL = maairl.Config(
 def begun(env, demos, seed=0, **settings):
     config, draws = replace(SMALL, **settings), generator(seed, "train")
     return config, maairl.init(config, demos, env, draws), draws
+
+
+@dataclass(frozen=True)
+class Turns:
+    """One of two agents is there at a time, and may only do as it did."""
+
+    spec = EnvSpec(agents=2, obs=1, action=Discrete(2), horizon=4)
+
+    def reset(self, noise):
+        return torch.zeros(len(noise), dtype=torch.long)
+
+    def observe(self, state):
+        return torch.ones(len(state), 2, 1)
+
+    def present(self, state):
+        return torch.stack([state % 2 == 0, state % 2 == 1], dim=-1)
+
+    def legal(self, state):
+        return torch.tensor([True, False]).expand(len(state), 2, 2)
+
+    def step(self, state, actions, noise):
+        return state + 1, torch.zeros(len(state), 2), torch.zeros(len(state), dtype=torch.bool)
+
+
+@dataclass(frozen=True)
+class Pushing:
+    """Two agents push, each with a number from -1 to 1."""
+
+    spec = EnvSpec(agents=2, obs=1, action=Continuous(1), horizon=4)
+
+    def reset(self, noise):
+        return torch.zeros(len(noise))
+
+    def observe(self, state):
+        return torch.ones(len(state), 2, 1)
+
+    def step(self, state, actions, noise):
+        return state, torch.zeros(len(state), 2), torch.zeros(len(state), dtype=torch.bool)
 
 
 # ---- the discriminator
@@ -134,10 +172,22 @@ def test_who_is_paid_for_its_entropy_on_average_is_paid_alike_for_finishing_earl
     params, _ = state.policy.params(played.view, played.actions)
     f = state.policy.head.log_prob(params, played.actions)
     counts = played.valid.unsqueeze(-1).expand_as(f)
-    paid = maairl.pay_of(config, state, played, f, params)[counts]
+    paid = maairl.pay_of(config, state, played, f, params, generator(1))[counts]
     assert abs(paid.mean().item()) < 4 * paid.std().item() / math.sqrt(len(paid)) + 1e-3
-    unpaid = maairl.pay_of(replace(config, pays="shaped"), state, played, f, params)[counts]
+    unpaid = maairl.pay_of(replace(config, pays="shaped"), state, played, f, params, generator(1))[counts]
     assert unpaid.mean().item() < -1  # below 0: it would pay for finishing
+
+
+def test_the_potential_of_who_has_left_is_0():
+    env = Navigation(horizon=4, fixed_horizon=True)
+    _, state, _ = begun(env, api.record(env, episodes=3))
+    played = play(env, state.policy, 3, generator(0))
+    there = torch.ones(played.obs.shape[:3], dtype=torch.bool)
+    there[..., 1] = False
+    left = replace(played, next_view=replace(played.next_view, present=there))
+    with torch.no_grad():
+        paid, worth = state.shaped(left)[..., 1], state.shaped.reward(played.view, played.actions)[..., 1]
+        torch.testing.assert_close(paid, worth - state.shaped.potential(played.view, played.actions)[..., 1])
 
 
 def test_play_at_random_is_told_from_the_demonstrators_too():
@@ -193,6 +243,44 @@ def test_two_rooms_that_differ_by_a_prize_are_told_apart():
     to_one = params.softmax(-1)[..., 1].mean().item()
     assert worth[1] - worth[0] > 0.5
     assert to_one == pytest.approx(1 / (1 + math.exp(-0.9 * 2.0)), abs=0.1)
+
+
+def test_draws_beyond_the_bounds_are_as_likely_as_the_bound_that_recordings_hold():
+    env = Pushing()
+    demos = api.record(env, Uniform(env.spec), episodes=8)
+    config, state, draws = begun(env, demos, replay=1)
+    state.policy.outs[0].bias.data[:] = torch.tensor([0.0, 1.0])  # a wide Gaussian: most draws are beyond
+    maairl.update(config, state, demos, env, draws)
+    steps = state.replay.steps
+    assert (steps.actions.abs() > 1).float().mean() > 0.5
+    beyond, within = (
+        maairl._scored(state.policy, replace(steps, actions=a)) for a in (steps.actions, steps.actions.clamp(-1, 1))
+    )
+    assert torch.equal(beyond.labels["log_prob"], within.labels["log_prob"])
+    played = play(env, state.policy, 20, generator(0))
+    params, _ = state.policy.params(played.view, played.actions)
+    f = torch.zeros(played.obs.shape[:3])
+    clipped = replace(played, actions=played.actions.clamp(-1, 1))
+    paid = [maairl.pay_of(replace(config, pays="ratio"), state, p, f, params, draws) for p in (played, clipped)]
+    assert torch.equal(*paid)
+
+
+@pytest.mark.parametrize("head", ["gaussian", "squashed", "mixture"])
+def test_whatever_the_head_a_step_pays_0_on_average_where_f_is_log_pi(head):
+    env = Pushing()
+    demos = api.record(env, Uniform(env.spec), episodes=8)
+    learner = replace(SMALL.learner, net=NetConfig(layers=0, head=head))
+    config, state, draws = begun(env, demos, learner=learner)
+    last = state.policy.outs[0].bias.data  # wide; the mixture's components lie on top of one another
+    last.zero_()
+    last[..., -5 if head == "mixture" else -1 :] = 0.7
+    played = play(env, state.policy, 2000, generator(0))
+    params, _ = state.policy.params(played.view, played.actions)
+    f = adversary.likelihood(state.policy, params, played.actions, None)
+    paid = maairl.pay_of(config, state, played, f, params, draws)
+    assert abs(paid.mean().item()) < 4 * paid.std().item() / math.sqrt(paid.numel()) + 1e-3
+    side = adversary.side_of(played, torch.tensor(0.0), 8000, draws)
+    assert abs(adversary.alignment(state.policy, side, draws, 8000)["alignment"].item()) < 0.05
 
 
 @pytest.mark.parametrize("net", [NetConfig(body="gru", hidden=8), NetConfig(own_action=True, hidden=8)])
@@ -265,6 +353,20 @@ def test_an_env_that_pays_another_reward_offers_all_that_it_did():
     assert not hasattr(other, "nonsense")
     played = play(other, api.as_policy(env, None), 2, generator(0))
     assert float(played.rewards.abs().sum()) == 0
+
+
+def test_a_reward_is_shown_what_agents_see_and_pays_nothing_to_who_is_away():
+    seen = []
+
+    def reward(view, actions):
+        seen.append(view)
+        return torch.ones(view.obs.shape[:2])
+
+    env = Rewarded(Turns(), reward)
+    played = play(env, Uniform(env.spec), 3, generator(0))
+    assert torch.equal(played.rewards, played.view.present.float())
+    for t, view in enumerate(seen):
+        assert torch.equal(view.present, played.view.present[:, t]) and torch.equal(view.legal, played.view.legal[:, t])
 
 
 def test_what_an_episode_that_is_over_pays_is_the_zero_of_a_reward():

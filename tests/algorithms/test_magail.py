@@ -12,14 +12,15 @@ from understudy.algorithms import adversary, bc, magail, ppo
 from understudy.core.errors import ConfigError, DemosError, EnvError
 from understudy.core.random import generator
 from understudy.core.tree import tree_take
-from understudy.core.types import Continuous, EnvSpec, Segment, View
+from understudy.core.types import Continuous, Discrete, EnvSpec, Segment, View
+from understudy.demos.demos import Episode
 from understudy.envs import tabular
 from understudy.envs.particles import Navigation
 from understudy.maths.returns import discounted
 from understudy.nets import NetConfig, build_policy
 from understudy.nets.discriminators import Judge, JudgeConfig
 from understudy.nets.saved import save_policy
-from understudy.rollout import play
+from understudy.rollout import Uniform, play
 
 
 def slow(*values):
@@ -120,6 +121,32 @@ def test_actions_beyond_the_bounds_count_as_the_env_takes_them():
     assert torch.equal(beyond, judge(View(torch.ones(1, 1, 1)), torch.tensor([[[1.0, -1.0]]])))
 
 
+@pytest.mark.parametrize(
+    ("sees", "state_only"),
+    [("own", False), ("actions", False), ("joint", False), ("joint", True), ("team", False), ("team", True)],
+)
+def test_of_those_who_are_away_nothing_is_seen_but_that_they_are(sees, state_only):
+    """Recordings hold fillers there and play random draws: who saw them would tell the two sides apart by them."""
+    spec = EnvSpec(agents=3, obs=4, action=Continuous(2), horizon=9)
+    judge = Judge(JudgeConfig(sees=sees, hidden=8, state_only=state_only), spec, generator(0))
+    obs, actions = torch.randn(5, 3, 4, generator=generator(1)), torch.rand(5, 3, 2, generator=generator(2))
+    there = torch.tensor([True, True, False]).expand(5, 3)
+    filled, drawn, blank = obs.clone(), actions.clone(), torch.cat([obs[:, :2], torch.zeros(5, 1, 4)], dim=1)
+    filled[:, 2], drawn[:, 2] = 7.0, -0.3
+    imagined, other = (x.unsqueeze(1).expand(5, 3, 3, 2) for x in (actions, drawn))
+    assert torch.equal(
+        judge.features(View(obs, present=there), actions), judge.features(View(filled, present=there), drawn)
+    )
+    if sees == "actions":
+        told = (judge.features(View(obs, present=there), actions, x) for x in (imagined, other))
+        assert torch.equal(*told)
+    if sees in ("actions", "joint"):  # away is not the same as nothing seen and nothing done
+        still = torch.cat([actions[:, :2], torch.zeros(5, 1, 2)], dim=1)
+        assert not torch.equal(judge.features(View(blank), still), judge.features(View(obs, present=there), actions))
+    everybody = judge.features(View(obs, present=torch.ones_like(there)), actions)
+    assert torch.equal(everybody, judge.features(View(obs), actions))
+
+
 # ---- pairs that happened
 
 
@@ -148,8 +175,8 @@ def test_the_alignment_probe_is_0_for_played_steps_and_below_for_shuffled_ones()
     env = follow_the_state(3)
     policy = bc.clone(bc.Config(net=TABLE, limit=150, rate=0.1), api.record(env, episodes=100), generator(0))
     pool = sides_of(env, 600, api.record(env, policy, episodes=600))
-    assert abs(adversary.alignment(policy, pool)["alignment"].item()) < 0.05
-    assert adversary.alignment(policy, shuffled(pool, slice(None)))["alignment"].item() < -1
+    assert abs(adversary.alignment(policy, pool, generator(2))["alignment"].item()) < 0.05
+    assert adversary.alignment(policy, shuffled(pool, slice(None)), generator(2))["alignment"].item() < -1
 
 
 # ---- when to finish
@@ -216,6 +243,31 @@ def test_demonstrators_time_after_the_end_is_counted_by_hand():
     assert gone.item() == pytest.approx(float(after / (after + steps)), abs=1e-6)
 
 
+def cut(demos, steps):
+    """The same, where every episode stops after so many steps at most."""
+    made = [
+        Episode(e.obs[: steps + 1], e.actions[:steps], terminated=e.terminated and len(e.actions) <= steps)
+        for e in demos
+    ]
+    return type(demos).from_episodes(demos.spec, made)
+
+
+def test_recordings_of_another_horizon_are_refused_where_games_end():
+    env = exits(0.3)
+    demos = api.record(env, episodes=40)
+    for given, horizon in ((cut(demos, 7), 12), (demos, 7), (demos, 20)):
+        with pytest.raises(DemosError, match=f"another horizon than the env's {horizon} steps"):
+            adversary.demonstrators_gone(given, horizon, 0.9)
+    endless = api.record(exits(0.0), episodes=4)
+    for given, horizon in ((endless, 7), (cut(endless, 7), 12)):
+        assert adversary.demonstrators_gone(given, horizon, 0.9).item() == 0
+    assert adversary.demonstrators_gone(demos, None, 0.9).item() > 0
+    unlike = cut(demos, 7)
+    with pytest.raises(DemosError, match="another horizon"):
+        begun(env, unlike)
+    begun(env, unlike, absorbing=False)  # ends are left out of account
+
+
 def test_learners_time_after_the_end_nears_the_demonstrators_when_they_play_alike():
     env = exits(0.3)
     demos = api.record(env, episodes=1000)
@@ -268,6 +320,29 @@ def test_while_they_warm_up_the_policies_stand_still_and_values_and_discriminato
     assert state.optimizer.param_groups[0]["lr"] == rate
     magail.update(config, state, demos, env, draws)
     assert any(not torch.equal(v, before[0][k]) for k, v in state.policy.state_dict().items())
+
+
+def test_two_confined_layers_of_silu_are_nowhere_steeper_than_1():
+    """Of one feature, all weights as large as they may be: the slope of silu, 1.0998, twice over."""
+    spec = EnvSpec(agents=1, obs=1, action=Discrete(2), horizon=5)
+    judge = Judge(JudgeConfig(hidden=1, activation="silu", state_only=True), spec, generator(0))
+    layers = [*judge.net.hidden, judge.net.last]
+    for layer in layers:
+        layer.weight.data[:] = 5.0
+    judge.confine()
+    layers[1].bias.data[:] = 2.4 - layers[1].weight.item() * torch.nn.functional.silu(torch.tensor(2.4)).item()
+    x = torch.linspace(-10, 10, 4001).reshape(-1, 1, 1) / layers[0].weight.item()
+    with torch.no_grad():
+        y = judge.judge(x).flatten()
+    steepest = ((y[1:] - y[:-1]) / (x.flatten()[1:] - x.flatten()[:-1])).max().item()
+    assert 0.95 < steepest < 1.001
+
+
+def test_a_reward_of_two_teams_is_not_kept_as_if_it_were_each_agents_own():
+    env = api.make_env("tag")
+    config, state, _ = begun(env, api.record(env, episodes=2), zero_sum=True)
+    with pytest.raises(ConfigError, match="zero_sum"):
+        magail.learned_reward(config, state)
 
 
 def test_confined_layers_are_nowhere_steeper_than_1():
@@ -407,6 +482,48 @@ def test_a_biased_reward_is_refused_when_games_turn_out_to_end():
     config, state, draws = begun(env, endless, absorbing=False, reward="softplus")
     with pytest.raises(ConfigError, match="games of this env end"):
         magail.update(config, state, endless, env, draws)
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """The second of two agents goes home after `leaves` of five steps."""
+
+    leaves: int = 2
+    spec = EnvSpec(agents=2, obs=1, action=Discrete(2), horizon=5)
+
+    def reset(self, noise):
+        return torch.zeros(len(noise), dtype=torch.long)
+
+    def observe(self, state):
+        return torch.ones(len(state), 2, 1)
+
+    def present(self, state):
+        return torch.stack([state >= 0, state < self.leaves], dim=-1)
+
+    def step(self, state, actions, noise):
+        return state + 1, torch.zeros(len(state), 2), torch.zeros(len(state), dtype=torch.bool)
+
+
+def at_random(env):
+    return api.record(env, Uniform(env.spec), episodes=4)
+
+
+@pytest.mark.parametrize(("form", "says"), [("softplus", "pay for staying"), ("logD", "pay for leaving")])
+def test_rewards_of_one_sign_are_refused_where_agents_leave_games_that_go_on(form, says):
+    leaving, staying = (at_random(Leaving(n)) for n in (2, 9))
+    with pytest.raises(ConfigError, match=f"(?s)demonstrators leave.*{says}"):
+        magail.init(replace(SMALL, reward=form), leaving, Leaving(), generator(0))
+    config, state, draws = begun(Leaving(), staying, reward=form)
+    with pytest.raises(ConfigError, match=f"(?s)agents leave.*{says}"):
+        magail.update(config, state, staying, Leaving(), draws)
+    at_the_end = at_random(Leaving(5))
+    for env, demos, reward in (
+        (Leaving(9), staying, form),
+        (Leaving(5), at_the_end, form),
+        (Leaving(), leaving, "logit"),
+    ):
+        config, state, draws = begun(env, demos, reward=reward)
+        magail.update(config, state, demos, env, draws)
 
 
 def test_an_env_that_plays_on_where_the_demonstrators_games_end_is_refused():

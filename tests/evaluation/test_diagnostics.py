@@ -71,6 +71,31 @@ def test_each_way_to_go_wrong_has_one_sentence_and_names_what_to_change(columns,
     assert setting in said[0]
 
 
+@pytest.mark.parametrize(
+    ("writes", "named", "not_there"),
+    [
+        (("discriminator", "reward", "kl", "entropy"), {"`learner.target_kl`", "`learner.bonus`", "`replay`"}, set()),
+        (("reward", "kl", "entropy"), {"`learner.target_kl`", "`learner.bonus`"}, {"`replay`", "`judge_rate`"}),  # pwil
+        (("kl", "entropy"), {"`target_kl`", "`bonus`", "`envs`"}, {"`replay`", "`learner."}),  # ppo
+        ((), set(), {"`"}),  # bc, dagger
+    ],
+)
+def test_only_settings_that_the_run_has_are_named(writes, named, not_there):
+    wrong = changed(
+        **{"return": lambda t: -130 + 170 * t if t < 0.5 else -45 - 80 * (t - 0.5) * 2},
+        entropy=lambda t: 1.0 if t < 0.5 else 0.001, kl=lambda t: 0.5, reward__mean=lambda t: 9 * t,
+    )  # fmt: skip
+    rows = [{k: v for k, v in row.items() if k == "return" or k.split("/")[0] in writes} for row in wrong]
+    said = " ".join(diagnose(rows))
+    assert "fell back" in said
+    assert all(name in said for name in named), said
+    assert not any(name in said for name in not_there), said
+
+
+def test_actions_likelier_than_drawn_ones_are_no_sign_of_a_mix_up():
+    assert diagnose(changed(alignment=lambda t: 1.2)) == []
+
+
 def test_what_went_wrong_only_at_first_is_forgiven():
     early = changed(discriminator__expert=lambda t: 1.0 if t < 0.3 else 0.7, kl=lambda t: 0.4 if t < 0.1 else 0.01)
     assert diagnose(early) == []

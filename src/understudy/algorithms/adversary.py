@@ -8,18 +8,19 @@ so that what a discriminator would think of it is known from how much of its tim
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from understudy.algorithms import bc, ppo
 from understudy.core.errors import ConfigError, DemosError, EnvError
+from understudy.core.random import uniform
 from understudy.core.tree import tree_cat, tree_map, tree_take
 from understudy.core.types import Continuous, Env, EnvSpec, Segment, View, action_shape
 from understudy.demos.demos import Demos
 from understudy.maths.adversarial import ages, calibration_error, steps_remaining
 from understudy.nets import AgentPolicy, NetConfig, build_policy
 from understudy.nets.saved import load_policy
-from understudy.rollout import Live
+from understudy.rollout import Live, within_bounds
 
 SATURATED = 4.6  # |logit| of a discriminator that is surer than 99 %
 EAGER = 4  # times as many steps of the discriminator in an update of the warm-up: it is to know before it pays
@@ -79,11 +80,30 @@ def _grown(saved: AgentPolicy, start: str, env: Env) -> AgentPolicy:
 
 
 def demonstrators_gone(demos: Demos, horizon: int | None, discount: float) -> Float[Tensor, ""]:
-    """Share of the demonstrators' time, up to the horizon, after their games were over."""
+    """Share of the demonstrators' time, up to the horizon, after their games were over.
+
+    Raises:
+        DemosError: some of their games were over, and others were cut off at another length than the horizon, or are
+            longer: how much of that time there was to play in is not known. Where no game was over it does not matter.
+    """
     steps, over = demos.lengths, torch.tensor([episode.terminated for episode in demos])
+    _expect_horizon(steps, over, horizon)
     after = steps_remaining(over, steps - 1, horizon, discount)
     weight = demos.weights
     return ((weight * after).sum() / (weight * (steps + after)).sum()).float()
+
+
+def _expect_horizon(steps: Int[Tensor, "episode"], over: Bool[Tensor, "episode"], horizon: int | None) -> None:
+    if horizon is None or not bool(over.any()):
+        return
+    other = torch.where(over, steps > horizon, steps != horizon)
+    if bool(other.any()):
+        raise DemosError(
+            f"{int(other.sum()):,} of {len(steps):,} recordings are of another horizon than the env's {horizon} steps: "
+            f"{int(steps[other].min())} to {int(steps[other].max())} steps where they were cut off, or longer than "
+            "that. The time after the end of games is weighed up to the horizon, so both sides need the same: set the "
+            "env's, or leave those recordings out."
+        )
 
 
 def learners_gone(played: Segment, age: Int[Tensor, "env"], horizon: int | None, discount: float) -> Float[Tensor, ""]:
@@ -100,7 +120,7 @@ def side_of(played: Segment, gone: Float[Tensor, ""], rows: int, generator: torc
         view=View(played.view.obs, played.view.legal, played.view.present),
         actions=played.actions,
         terminated=played.terminated,
-        next_view=View(played.next_view.obs),
+        next_view=View(played.next_view.obs, present=played.next_view.present),
         labels=played.labels,
     )
     flat = tree_map(lambda x: x.flatten(0, 1), kept)
@@ -114,7 +134,9 @@ def nothing_yet(live: Live, spec: EnvSpec) -> Side:
     kind = seen.obs.dtype if isinstance(spec.action, Continuous) else torch.long
     actions = torch.zeros(0, spec.agents, *action_shape(spec.action), dtype=kind, device=seen.obs.device)
     over = torch.zeros(0, dtype=torch.bool, device=seen.obs.device)
-    return Side(Segment(seen, actions, terminated=over, next_view=View(seen.obs)), seen.obs.new_zeros(0))
+    return Side(
+        Segment(seen, actions, terminated=over, next_view=View(seen.obs, present=seen.present)), seen.obs.new_zeros(0)
+    )
 
 
 def remembered(earlier: Side | None, fresh: Side, updates: int) -> tuple[Side, Side | None]:
@@ -130,6 +152,11 @@ def present(steps: Segment) -> Float[Tensor, "*step agent"]:
     shape = steps.obs.shape[:-1]
     there = torch.ones(shape) if steps.view.present is None else steps.view.present.to(steps.obs.dtype)
     return there if steps.weight is None else there * steps.weight.unsqueeze(-1)
+
+
+def leave(before: Bool[Tensor, "*batch agent"], after: Bool[Tensor, "*batch agent"]) -> bool:
+    """Somebody who was there before a step is away after it."""
+    return bool((before & ~after).any())
 
 
 def refuse_missing_ends(expert_gone: Float[Tensor, ""], demos: Demos, ended: int, played: int, env: Env) -> None:
@@ -153,17 +180,33 @@ def follow(averaged: AgentPolicy, policy: AgentPolicy, rate: float) -> None:
         kept.copy_(taken)
 
 
+def likelihood(policy: AgentPolicy, params: Tensor, actions: Tensor, legal: Tensor | None) -> Tensor:
+    """log pi of actions as the env takes them, within bounds: recordings hold them so, a learner's draws do not."""
+    return policy.head.log_prob(params, within_bounds(policy.spec, actions), legal)
+
+
+def surprise(policy: AgentPolicy, params: Tensor, legal: Tensor | None, generator: torch.Generator) -> Tensor:
+    """-log pi of the policy's own actions: on average where moves are discrete, which is its entropy, else of one draw.
+
+    The entropy of squashed heads and of mixtures has no closed form, nor has that of actions within bounds.
+    """
+    if not isinstance(policy.spec.action, Continuous):
+        return policy.entropy(params, legal)
+    drawn = policy.head.sample(params, uniform((*params.shape[:-1], policy.noise), generator), legal)
+    return -likelihood(policy, params, drawn, legal)
+
+
 @torch.no_grad()
-def alignment(policy: AgentPolicy, side: Side, rows: int = 512) -> dict[str, Tensor]:
-    """Mean log-likelihood of the actions that a discriminator is shown plus the policy's entropy: about 0.
+def alignment(policy: AgentPolicy, side: Side, generator: torch.Generator, rows: int = 512) -> dict[str, Tensor]:
+    """Mean log-likelihood of the actions that a discriminator is shown less that of the policy's own draws: about 0.
 
     Far below 0 observations and actions of different steps were put together. Told of policies without a past.
     """
     steps = tree_map(lambda x: x[:rows].unsqueeze(1), side.steps)
     params, _ = policy.params(steps.view, steps.actions)
-    log_prob = policy.head.log_prob(params, steps.actions, steps.view.legal)
+    log_prob = likelihood(policy, params, steps.actions, steps.view.legal)
     there = present(steps)
-    gap = (log_prob + policy.entropy(params, steps.view.legal)) * there
+    gap = (log_prob + surprise(policy, params, steps.view.legal, generator)) * there
     return {"alignment": gap.sum() / there.sum().clamp(min=1)}
 
 

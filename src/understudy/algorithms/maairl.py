@@ -94,9 +94,11 @@ class Shaped(nn.Module):
         self.potential = Judge(replace(seen, state_only=True), spec, generator)
 
     def forward(self, steps: Segment) -> Float[Tensor, "*batch agent"]:
-        """After the game is over the potential is 0."""
+        """After the game is over, or its agent has left it, the potential is 0."""
         assert steps.next_view is not None and steps.terminated is not None
         goes_on = (~steps.terminated).unsqueeze(-1).to(steps.obs.dtype)
+        if steps.next_view.present is not None:
+            goes_on = goes_on * steps.next_view.present
         after = self.potential(steps.next_view, steps.actions) * goes_on
         return (
             self.reward(steps.view, steps.actions) + self.discount * after - self.potential(steps.view, steps.actions)
@@ -178,7 +180,7 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
 
     with torch.no_grad():
         params, _ = state.policy.params(played.view, played.actions, memory, played.starts)
-        log_prob = state.policy.head.log_prob(params, played.actions, played.view.legal)
+        log_prob = adversary.likelihood(state.policy, params, played.actions, played.view.legal)
     gone = adversary.learners_gone(played, age, env.spec.horizon, learner.discount)
     noted = replace(played, labels={} if config.replay else {"log_prob": log_prob})
     fresh = adversary.side_of(noted, gone, config.batch * config.judge_steps, generator)
@@ -188,12 +190,12 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
     if config.replay:
         pool = replace(pool, steps=_scored(state.policy, pool.steps))
     of_play, of_ends = ends_logits(state.expert_gone, state.learner_gone)
-    stats = {} if adversary.has_past(state.policy) else adversary.alignment(state.policy, fresh)
+    stats = {} if adversary.has_past(state.policy) else adversary.alignment(state.policy, fresh, generator)
     for _ in range(config.judge_steps * (EAGER if frozen else 1)):
         stats |= discriminate(config, state, demos, pool, of_play, generator)
 
     with torch.no_grad():
-        paid = pay_of(config, state, played, state.shaped(played), params)
+        paid = pay_of(config, state, played, state.shaped(played), params, generator)
         rewards = paid + played.terminated.unsqueeze(-1) * absorbing_payoff(of_ends, learner.discount)
         rewards = rewards * adversary.present(played)  # who is away is paid nothing
     stats |= ppo.improve(
@@ -241,13 +243,18 @@ def discriminate(
 
 @torch.no_grad()
 def pay_of(
-    config: Config, state: State, played: Segment, f: Float[Tensor, "env time agent"], params: Tensor
+    config: Config,
+    state: State,
+    played: Segment,
+    f: Float[Tensor, "env time agent"],
+    params: Tensor,
+    generator: torch.Generator,
 ) -> Float[Tensor, "env time agent"]:
     """What the learners get for steps that were played. `params`: of the policies' heads there."""
     if config.pays == "level":
-        return f + state.policy.entropy(params, played.view.legal)
+        return f + adversary.surprise(state.policy, params, played.view.legal, generator)
     if config.pays == "ratio":
-        return airl_logits(f, state.policy.head.log_prob(params, played.actions, played.view.legal))
+        return airl_logits(f, adversary.likelihood(state.policy, params, played.actions, played.view.legal))
     return f if config.pays == "shaped" else state.shaped.reward(played.view, played.actions)
 
 
@@ -282,7 +289,8 @@ def _demonstrated(config: Config, state: State, demos: Demos) -> Segment:
     part = demos.batch(state.position - 1, rows, state.seed, clone.window)
     assert part.starts is not None and part.valid is not None and part.weight is not None
     with torch.no_grad():
-        log_prob = state.policy.log_prob(part.view, part.actions, starts=part.starts)
+        params, _ = state.policy.params(part.view, part.actions, starts=part.starts)
+        log_prob = adversary.likelihood(state.policy, params, part.actions, part.view.legal)
     late = torch.arange(clone.window, device=log_prob.device) >= clone.burn_in
     known = part.valid & (part.starts[:, :1] | late)  # its past is in the window, or enough of it
     noted = replace(part, labels={"log_prob": log_prob}, weight=part.weight * known)
@@ -292,5 +300,7 @@ def _demonstrated(config: Config, state: State, demos: Demos) -> Segment:
 @torch.no_grad()
 def _scored(policy: AgentPolicy, steps: Segment) -> Segment:
     """Single steps with how likely a policy without a past finds what was done."""
-    view = tree_map(lambda x: x.unsqueeze(1), steps.view)
-    return replace(steps, labels={"log_prob": policy.log_prob(view, steps.actions.unsqueeze(1)).squeeze(1)})
+    one = tree_map(lambda x: x.unsqueeze(1), Segment(steps.view, steps.actions))
+    params, _ = policy.params(one.view, one.actions)
+    log_prob = adversary.likelihood(policy, params, one.actions, one.view.legal)
+    return replace(steps, labels={"log_prob": log_prob.squeeze(1)})

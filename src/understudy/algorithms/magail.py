@@ -58,7 +58,7 @@ class Config:
     l2: float = 0.0  # weight decay of the discriminator
     penalty: float = 1.0  # weight of the penalty of slopes above `slope`
     slope: float = 0.0  # change of the logit for a step of one standard deviation that is still free
-    spectral: bool = False  # every layer's largest singular value stays at most 1
+    spectral: bool = False  # every layer's largest singular value stays at most 1 (under silu 1 / 1.1)
     replay: int = 0  # earlier updates whose steps the discriminator still sees
     warmup: int = 10  # updates in which discriminator and values learn while the policies stand still
     average: float = 0.95  # the policy that comes out is a mean over about 1 / (1 - average) updates; 0: the latest
@@ -112,11 +112,15 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
     """Policies to begin from, fresh discriminators and values, fresh envs."""
     policy = adversary.beginning(config.start, config.clone, config.learner.net, demos, env, generator)
     assert demos is not None and env is not None
-    gone = adversary.demonstrators_gone(demos, env.spec.horizon, config.learner.discount)
-    if not config.absorbing:
-        if config.reward in ONE_SIGN and float(gone) > 0:
-            raise ConfigError(_bias(config, "the demonstrators' games end"))
-        gone = torch.zeros_like(gone)
+    gone = torch.tensor(0.0)
+    if config.absorbing:
+        gone = adversary.demonstrators_gone(demos, env.spec.horizon, config.learner.discount)
+    elif config.reward in ONE_SIGN and any(episode.terminated for episode in demos):
+        raise ConfigError(_bias(config, "the demonstrators' games end"))
+    if config.reward in ONE_SIGN and any(
+        adversary.leave(e.present[:-2], e.present[1:-1]) for e in demos if e.present is not None
+    ):
+        raise ConfigError(_trap(config, "demonstrators leave games that go on"))
     if config.zero_sum:
         _two_teams(env.spec)
     values = Values(env.spec, generator, config.learner.central, config.learner.value_hidden, share=policy.config.share)
@@ -162,7 +166,7 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
     fresh = adversary.side_of(played, gone, config.batch * config.judge_steps, generator)
     pool, state.replay = adversary.remembered(state.replay, fresh, config.replay)
     state.learner_gone = torch.lerp(state.learner_gone, pool.gone.mean(), RECENT if state.updates else 1.0)
-    stats = {} if adversary.has_past(state.policy) else adversary.alignment(state.policy, fresh)
+    stats = {} if adversary.has_past(state.policy) else adversary.alignment(state.policy, fresh, generator)
     for _ in range(config.judge_steps * (EAGER if frozen else 1)):
         stats |= discriminate(config, state, demos, pool, generator)
     imagined = None
@@ -254,7 +258,15 @@ def learned_reward(config: Config, state: State) -> LearnedReward:
     """What the discriminator pays now, as an object that can be called, saved and trained on.
 
     It is made to tell this learner from the demonstrators: where the two agree it is flat. `maairl` learns one to keep.
+
+    Raises:
+        ConfigError: with zero_sum: what is paid there, a team's judgement less the other's, is no reward of one agent.
     """
+    if config.zero_sum:
+        raise ConfigError(
+            "zero_sum: each team is paid its own judgement less the other's, and a kept reward would leave the other's "
+            "out. Keep one that was learnt with zero_sum=False, or with maairl."
+        )
     if not config.absorbing:
         return LearnedReward(state.judge, config.reward)
     of_play, of_ends = ends_logits(state.expert_gone, state.learner_gone)
@@ -273,14 +285,27 @@ def _two_teams(spec: EnvSpec) -> Float[Tensor, "agent other"]:
 
 def _watch_ends(config: Config, state: State, played: Segment, demos: Demos, env: Env) -> None:
     """Refuse what would teach the learners something about the length of episodes that nobody showed them."""
-    assert played.terminated is not None
+    assert played.terminated is not None and played.next_view is not None
     if not config.absorbing and config.reward in ONE_SIGN and bool(played.terminated.any()):
         raise ConfigError(_bias(config, "games of this env end"))
+    before, after = played.view.present, played.next_view.present
+    if config.reward in ONE_SIGN and before is not None and after is not None:
+        goes_on = ~played.ended.unsqueeze(-1)
+        if adversary.leave(before & goes_on, after):
+            raise ConfigError(_trap(config, "agents leave games of this env that go on"))
     if state.updates < config.warmup:
         state.ended += int(played.terminated.sum())
         if config.start == "clone" and state.updates + 1 == config.warmup:
             steps = config.warmup * played.terminated.numel()
             adversary.refuse_missing_ends(state.expert_gone, demos, state.ended, steps, env)
+
+
+def _trap(config: Config, what: str) -> str:
+    sign = "above" if config.reward == "softplus" else "below"
+    return (
+        f"reward={config.reward!r}: {what}. Away pays 0, being there {sign} 0 whatever is done: it would "
+        f"pay for {'staying' if sign == 'above' else 'leaving'}. Use reward='logit' or 'tanh', which have no sign."
+    )
 
 
 def _bias(config: Config, what: str) -> str:

@@ -15,7 +15,8 @@ from understudy.core.types import Continuous, Env, View
 class Rewarded:
     """`env` with all its rules, where each step pays `reward(view, actions)`: a `nets.rewards.LearnedReward`, say.
 
-    `view` is what the agents see before the step, `actions` what they do, within their bounds.
+    `view` is what the agents see before the step, with all that the env offers, `actions` what they do, within their
+    bounds. Who is away is paid nothing.
     """
 
     env: Env
@@ -37,7 +38,12 @@ class Rewarded:
     ) -> tuple[Any, Float[Tensor, "env agent"], Bool[Tensor, "env"]]:
         action = self.spec.action
         done = actions.clamp(action.low, action.high) if isinstance(action, Continuous) else actions
-        paid = self.reward(View(self.env.observe(state)), done)
+        parts = {
+            name: getattr(self.env, name)(state) for name in ("legal", "present", "whole") if hasattr(self.env, name)
+        }
+        view = View(self.env.observe(state), **parts)
+        paid = self.reward(view, done)
+        paid = paid if view.present is None else paid * view.present
         after, _, terminated = self.env.step(state, actions, noise)
         return after, paid, terminated
 

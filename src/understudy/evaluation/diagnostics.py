@@ -9,7 +9,8 @@ def diagnose(rows: Sequence[Row]) -> list[str]:
     """Sentences about what looks wrong in the rows of a run's metrics.jsonl, and which setting to change.
 
     Rows of any algorithm are read; what they do not tell is not judged, and a run in order gives no sentence. "Lately"
-    is the last fifth of the rows. It looks at numbers alone: each sentence is a suspicion, not a verdict.
+    is the last fifth of the rows. It looks at numbers alone: each sentence is a suspicion, not a verdict. Which
+    settings a run has is seen from what it writes: a discriminator's figures, a reward's, a step's KL.
     """
     return [sentence for check in _CHECKS if (sentence := check(rows))]
 
@@ -28,6 +29,16 @@ def _lately(values: Sequence[float]) -> float:
 def _at_first(values: Sequence[float]) -> float:
     first = values[: max(1, len(values) // 5)]
     return sum(first) / len(first)
+
+
+def _judged(rows: Sequence[Row]) -> bool:
+    """There is a discriminator: `judge_rate`, `replay` and what else is its own can be set."""
+    return bool(_series(rows, "discriminator/loss"))
+
+
+def _learner(rows: Sequence[Row], name: str) -> str:
+    """The setting `name` of ppo, as ppo itself has it or a method that pays it a reward."""
+    return f"`learner.{name}`" if _series(rows, "reward/mean") else f"`{name}`"
 
 
 def _discriminator_too_strong(rows: Sequence[Row]) -> str | None:
@@ -76,13 +87,13 @@ def _saturated(rows: Sequence[Row]) -> str | None:
         return None
     return (
         f"{_lately(share):.0%} of its judgements are surer than 99 %: there softplus, logD and tanh pay all alike. "
-        "Raise `penalty`, or use reward='logit'."
+        "Raise `penalty`, or, where there is a choice of `reward` (magail), use reward='logit'."
     )
 
 
 def _reward_drifts(rows: Sequence[Row]) -> str | None:
     mean, spread = _series(rows, "reward/mean"), _series(rows, "reward/std")
-    if len(mean) < 10 or not spread or _lately(spread) <= 0:
+    if not _judged(rows) or len(mean) < 10 or not spread or _lately(spread) <= 0:
         return None
     half = len(mean) // 2
     moved = abs(_lately(mean) - _at_first(mean[half:])) / _lately(spread)
@@ -100,7 +111,8 @@ def _steps_too_long(rows: Sequence[Row]) -> str | None:
         return None
     return (
         f"An update changes the policies by {_lately(kl):.2f} nats: more than what was played can tell. Lower "
-        "`learner.target_kl` or the lower end of `learner.rate_range`, or play more (`learner.envs`)."
+        f"{_learner(rows, 'target_kl')} or the lower end of {_learner(rows, 'rate_range')}, or play more "
+        f"({_learner(rows, 'envs')})."
     )
 
 
@@ -110,17 +122,17 @@ def _entropy_collapsed(rows: Sequence[Row]) -> str | None:
         return None
     return (
         f"The policies' entropy fell from {entropy[0]:.2f} to {_lately(entropy):.3f} nats: nothing is tried any more. "
-        "Raise `learner.bonus`."
+        f"Raise {_learner(rows, 'bonus')}."
     )
 
 
 def _misaligned(rows: Sequence[Row]) -> str | None:
     gap = _series(rows, "alignment")
-    if not gap or abs(_lately(gap)) < 0.3:
+    if not gap or _lately(gap) > -0.3:
         return None
     return (
         f"The actions that the discriminator is shown are {-_lately(gap):.2f} nats less likely under the policy than "
-        "its own: observations and actions of different steps are mixed up. That is a mistake in the code."
+        "those that it draws: observations and actions of different steps are mixed up. That is a mistake in the code."
     )
 
 
@@ -150,10 +162,9 @@ def _got_worse(rows: Sequence[Row]) -> str | None:
     best, first, last = max(parts), parts[0], parts[-1]
     if best - last < 0.5 * (best - min(parts)) or best <= first or best == min(parts):
         return None
-    return (
-        f"The env's own return reached {best:.4g} and fell back to {last:.4g}. Train for less long, lower "
-        "`learner.target_kl`, or raise `replay`."
-    )
+    advice = ["train for less long"]
+    advice += [f"lower {_learner(rows, 'target_kl')}"] * bool(_series(rows, "kl")) + ["raise `replay`"] * _judged(rows)
+    return f"The env's own return reached {best:.4g} and fell back to {last:.4g}: {', or '.join(advice)}."
 
 
 _CHECKS = (

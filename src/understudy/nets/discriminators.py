@@ -16,6 +16,7 @@ from understudy.core.types import Continuous, EnvSpec, View
 from understudy.maths.heads import action_features, one_hot
 from understudy.nets.mlp import ACTIVATIONS, AgentLinear, AgentMLP, Normaliser, sharing_groups
 
+STEEPEST = {"silu": 1.1}  # the slope that an activation reaches, where that is above 1
 SIGHTS = ("own", "actions", "joint", "team")
 
 
@@ -65,31 +66,36 @@ class Judge(nn.Module):
         """What is seen, before it is normalised.
 
         Continuous actions count as the env takes them, within their bounds: recordings hold them so, and a learner
-        whose draws go beyond would be told by that alone.
+        whose draws go beyond would be told by that alone. Of those who are away nothing is shown but that they are
+        (-1 where `actions` and `joint` say who is asked): recordings hold fillers there, and play draws.
 
         Args:
             imagined: [*batch me other ...], joint actions as each agent imagines them, in place of what everybody did.
         """
-        obs, agents = view.obs, self.spec.agents
+        agents = self.spec.agents
+        there = torch.ones_like(view.obs[..., 0]) if view.present is None else view.present.to(view.obs.dtype)
+        obs = view.obs * there.unsqueeze(-1)
         own, everybody = [obs], []
         if self.config.sees in ("joint", "team"):
             everybody.append(_to_all(obs))
         if not self.config.state_only:
-            own.append(self._acted(actions, obs))
-            everybody.append(_to_all(own[1]) if imagined is None else self._acted(imagined, obs).flatten(-2))
+            own.append(self._acted(actions, there))
+            others = _to_all(own[1]) if imagined is None else self._acted(imagined, there.unsqueeze(-2)).flatten(-2)
+            everybody.append(others)
         if self.config.sees == "own":
             return torch.cat(own, dim=-1)
         told = torch.cat(everybody, dim=-1)
         if self.config.sees == "team":
             return told
-        who = torch.eye(agents, dtype=obs.dtype, device=obs.device).expand(*obs.shape[:-1], agents)
-        return torch.cat([*own, who, told], dim=-1)
+        who = torch.eye(agents, dtype=obs.dtype, device=obs.device) - (1 - there).unsqueeze(-2)
+        return torch.cat([*own, who.clamp(min=-1).expand(*obs.shape[:-1], agents), told], dim=-1)
 
-    def _acted(self, actions: Tensor, like: Tensor) -> Tensor:
+    def _acted(self, actions: Tensor, there: Tensor) -> Tensor:
+        """Actions as features, of those who are there."""
         action = self.spec.action
         if isinstance(action, Continuous):
             actions = actions.clamp(action.low, action.high)
-        return one_hot(actions, action).to(like.dtype)
+        return one_hot(actions, action).to(there.dtype) * there.unsqueeze(-1)
 
     def inputs(self, view: View, actions: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch agent feature"]:
         """What the network reads: the features in standard deviations."""
@@ -110,13 +116,16 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def confine(self) -> None:
-        """Shorten every layer whose largest singular value is above 1: no output is then steeper than 1.
+        """Shorten layers so that no output is steeper than 1: to a largest singular value of at most 1.
 
-        To be called after each gradient step. Source of the bound: Miyato et al. 2018, arXiv:1802.05957.
+        Hidden layers under silu, whose slope reaches 1.1, to 1 / 1.1. To be called after each gradient step. Source of
+        the bound: Miyato et al. 2018, arXiv:1802.05957.
         """
+        steepest = STEEPEST.get(self.config.activation, 1.0)
         for layer in self.net.modules():
             if isinstance(layer, AgentLinear):
-                largest = torch.linalg.matrix_norm(layer.weight, 2)
+                bent = 1.0 if layer is self.net.last else steepest
+                largest = torch.linalg.matrix_norm(layer.weight, 2) * bent
                 layer.weight.div_(largest.clamp(min=1)[:, None, None])
 
 
