@@ -163,12 +163,13 @@ def test_who_sees_everybody_notices_another_agents_rows_and_who_sees_its_own_doe
     demos = api.record(env, episodes=800)
     pool = shuffled(sides_of(env, 800), 1)
     first = {}
-    for sees in ("own", "joint"):
+    for sees in ("own", "joint", "team"):
         judge, _ = taught(env, demos, pool, judge=JudgeConfig(sees=sees, hidden=16))
         steps = tree_take(pool.steps, slice(800))
         first[sees] = judge(steps.view, steps.actions)[:, 0].detach().abs().mean().item()
     assert first["own"] < 0.25
     assert first["joint"] > 1.0
+    assert first["team"] > 1.0
 
 
 def test_the_alignment_probe_is_0_for_played_steps_and_below_for_shuffled_ones():

@@ -12,6 +12,10 @@ discounted sum of what `pays` names:
     ratio    f_i - log pi_i = log D_i - log(1 - D_i), the theory's: each unlikely action is paid for being unlikely
     shaped   f_i, reward  g_i alone, the release's: entropy is not paid, so that steps are, and finishing is cheaper
 
+Only `ratio` rests where the demonstrators are. `level`, the default, goes on sharpening towards the likeliest moves
+where the two agree: f = log pi pays a likelier move more. Where play is mixed ask for `ratio`, which was slower on
+navigation. With `contrast` above 0 f at agreement is near log pi, not exactly it.
+
 Source: Yu et al. 2019, arXiv:1907.13220; Fu et al. 2018, arXiv:1710.11248, equations of section 5 and 6. Where we part
 from them: a game that is over goes on in an absorbing state of potential 0 (`magail`); g is kept flat and h free, so
 that what a potential can explain is not taken for a reward; a share of play at random stands beside the learners', so
