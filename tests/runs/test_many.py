@@ -38,7 +38,7 @@ def test_a_process_that_is_killed_is_told_of():
 
 
 SLEEPERS = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from understudy.runs.many import side_by_side
 
@@ -48,6 +48,7 @@ def sleep(place):
     time.sleep(120)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background are started deaf to it
     side_by_side(sleep, sys.argv[1:], 2)
 """
 
