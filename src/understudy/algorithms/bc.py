@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from understudy.core.config import at_least_one, not_negative
 from understudy.core.errors import ConfigError, DemosError
 from understudy.core.tree import tree_map
 from understudy.core.types import Segment
@@ -45,12 +46,8 @@ class Config:
     max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("batch", "window", "steps", "limit", "patience"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be 1 or more.")
-        for name in ("rate", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:  # NaN is refused too
-                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be a finite number, 0 or more.")
+        at_least_one(self, "batch", "window", "steps", "limit", "patience")
+        not_negative(self, "rate", "weight_decay")
         if not self.max_grad_norm > 0:
             raise ConfigError(f"max_grad_norm: got {self.max_grad_norm}, but it must be above 0; inf clips nothing.")
         if not math.isfinite(self.by_return):

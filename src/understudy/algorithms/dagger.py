@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from understudy.algorithms import bc
+from understudy.core.config import at_least_one
 from understudy.core.errors import ConfigError
 from understudy.core.symmetry import Groups, count, element
 from understudy.core.tree import tree_cat, tree_leaves, tree_map, tree_take
@@ -51,9 +52,7 @@ class Config:
     deviations: float = 0.0  # share of the episodes in which one agent plays by chance instead
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "envs", "steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be 1 or more.")
+        at_least_one(self, "rounds", "envs", "steps")
         for name in ("decay", "deviations"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, but it is a share: 0 to 1.")

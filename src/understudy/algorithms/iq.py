@@ -14,7 +14,6 @@ Agents learn each by themselves (`mixer="none"`), or r and V are those of a team
 or monotone mixtures (`monotone`, MIFQ). Sources: Garg et al. 2021, arXiv:2106.12142; Bui et al. 2024, arXiv:2310.06801.
 """
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.algorithms.ppo import descend
+from understudy.core.config import at_least_one, not_negative
 from understudy.core.errors import ConfigError, DemosError
 from understudy.core.types import Env
 from understudy.demos.demos import Demos
@@ -53,12 +53,8 @@ class Config:
     replay: int = 65_536  # online: steps of play that are kept
 
     def __post_init__(self) -> None:
-        for name in ("batch", "window", "steps", "limit", "envs", "segment", "replay"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be 1 or more.")
-        for name in ("penalty", "rate", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:  # NaN is refused too
-                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be a finite number, 0 or more.")
+        at_least_one(self, "batch", "window", "steps", "limit", "envs", "segment", "replay")
+        not_negative(self, "penalty", "rate", "weight_decay")
         if not self.max_grad_norm > 0:
             raise ConfigError(f"max_grad_norm: got {self.max_grad_norm}, but it must be above 0; inf clips nothing.")
         if not 0 <= self.discount <= 1:

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from understudy.algorithms import adversary, bc, ppo
 from understudy.algorithms.adversary import EAGER, RECENT, Side, learner_defaults
+from understudy.core.config import at_least_one, not_negative
 from understudy.core.errors import ConfigError
 from understudy.core.tree import tree_cat, tree_map, tree_take
 from understudy.core.types import Env, Segment
@@ -72,12 +73,8 @@ class Config:
     learner: ppo.Config = field(default_factory=learner_defaults)
 
     def __post_init__(self) -> None:
-        for name in ("judge_steps", "batch"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be 1 or more.")
-        for name in ("judge_rate", "l2", "penalty", "slope", "replay", "warmup"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be a finite number, 0 or more.")
+        at_least_one(self, "judge_steps", "batch")
+        not_negative(self, "judge_rate", "l2", "penalty", "slope", "replay", "warmup")
         if self.pays not in ("level", "ratio", "shaped", "reward"):
             raise ConfigError(f"pays: got {self.pays!r}; 'level', 'ratio', 'shaped' or 'reward' is meant.")
         for name in ("average", "contrast"):

@@ -30,6 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.algorithms import ppo
+from understudy.core.config import at_least_one
 from understudy.core.errors import ConfigError, DemosError
 from understudy.demos.demos import Demos
 from understudy.demos.tables import count_table
@@ -50,9 +51,7 @@ class Config:
     net: NetConfig = field(default_factory=lambda: NetConfig(layers=0))  # no layers: a table of its own for each state
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be 1 or more.")
+        at_least_one(self, "rounds", "steps")
         if not 0 < self.rate < math.inf or not self.max_grad_norm > 0:
             raise ConfigError(f"rate={self.rate}, max_grad_norm={self.max_grad_norm}: both must be above 0.")
         if not 0 <= self.discount <= 1:

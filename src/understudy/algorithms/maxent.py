@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from understudy.core.config import at_least_one
 from understudy.core.errors import ConfigError, DemosError
 from understudy.demos.demos import Demos
 from understudy.demos.tables import count_table
@@ -64,9 +65,7 @@ class Config:
         for name in ("penalty", "tolerance"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be 0 or more.")
-        for name in ("steps", "limit", "hidden"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be 1 or more.")
+        at_least_one(self, "steps", "limit", "hidden")
 
 
 class Rewards(nn.Module):

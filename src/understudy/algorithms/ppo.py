@@ -14,7 +14,6 @@ learning rate follows the change that it causes: it is lowered where the mean KL
 `target_kl`, raised where it stays below half of it, within `rate_range`.
 """
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from understudy.core.config import at_least_one, not_negative
 from understudy.core.errors import ConfigError
 from understudy.core.tree import tree_take
 from understudy.core.types import Env, Segment
@@ -49,17 +49,13 @@ class Config:
     value_hidden: int = 128  # width of the values' hidden layers
 
     def __post_init__(self) -> None:
-        for name in ("envs", "segment", "passes", "minibatches"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be 1 or more.")
+        at_least_one(self, "envs", "segment", "passes", "minibatches")
         if self.minibatches > self.envs:
             raise ConfigError(
                 f"minibatches: got {self.minibatches} for {self.envs} envs, but a minibatch is made of whole envs. "
                 "Play more envs or use fewer minibatches."
             )
-        for name in ("rate", "target_kl", "clip", "bonus"):
-            if not 0 <= getattr(self, name) < math.inf:  # NaN is refused too
-                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be a finite number, 0 or more.")
+        not_negative(self, "rate", "target_kl", "clip", "bonus")
         if not self.max_grad_norm > 0:
             raise ConfigError(f"max_grad_norm: got {self.max_grad_norm}, but it must be above 0; inf clips nothing.")
         if not 0 <= self.discount <= 1 or not 0 <= self.mix <= 1:

@@ -10,7 +10,6 @@ monotone mixtures (`monotone`). Source: Reddy et al. 2020, arXiv:1905.11108, equ
 """
 
 import copy
-import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -19,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.algorithms.ppo import descend
+from understudy.core.config import at_least_one, not_negative
 from understudy.core.errors import ConfigError, DemosError
 from understudy.core.types import Env
 from understudy.demos.demos import Demos
@@ -49,12 +49,8 @@ class Config:
     replay: int = 65_536  # steps of play that are kept
 
     def __post_init__(self) -> None:
-        for name in ("batch", "window", "steps", "limit", "envs", "segment", "replay"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be 1 or more.")
-        for name in ("rate", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:  # NaN is refused too
-                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be a finite number, 0 or more.")
+        at_least_one(self, "batch", "window", "steps", "limit", "envs", "segment", "replay")
+        not_negative(self, "rate", "weight_decay")
         for name in ("temperature", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be above 0.")

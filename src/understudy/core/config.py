@@ -250,3 +250,17 @@ def say(value: Any) -> str:
     """A value in a message, not the whole of a long one."""
     text = repr(str(value) if isinstance(value, Text) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def at_least_one(config: Any, *names: str) -> None:
+    """Raises ConfigError where one of these settings is below 1."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ConfigError(f"{name}: got {getattr(config, name)}, but it must be 1 or more.")
+
+
+def not_negative(config: Any, *names: str) -> None:
+    """Raises ConfigError where one of these settings is below 0, infinite or NaN."""
+    for name in names:
+        if not 0 <= getattr(config, name) < math.inf:  # NaN is refused too
+            raise ConfigError(f"{name}: got {getattr(config, name)}, but it must be a finite number, 0 or more.")

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from understudy.core.config import at_least_one
 from understudy.core.errors import ConfigError, expect_shape
 from understudy.core.tree import tree_map
 from understudy.core.types import Continuous, EnvSpec, View, action_shape
@@ -40,9 +41,7 @@ class NetConfig:
     dropout: float = 0.0  # share of the last hidden features that each member must do without while it learns
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "frames", "components", "members"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be 1 or more.")
+        at_least_one(self, "hidden", "frames", "components", "members")
         if self.layers < 0 or (self.layers == 0 and self.body == "attention"):
             raise ConfigError(f"layers: got {self.layers}, but a {self.body} needs more.")
         if self.body == "attention" and self.hidden % 4:
