@@ -60,11 +60,6 @@ def beginning(
     return _grown(load_policy(start), start, env)
 
 
-def has_past(policy: AgentPolicy) -> bool:
-    """What it does in a step depends on the steps before."""
-    return replace(bc.Config(), net=policy.config).has_past
-
-
 def _grown(saved: AgentPolicy, start: str, env: Env) -> AgentPolicy:
     """The saved policy for the agents of `env`: more or fewer of the same roles may share what it learnt."""
     policy = build_policy(saved.config, env.spec, torch.Generator())

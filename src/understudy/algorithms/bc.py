@@ -21,11 +21,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from understudy.algorithms.ppo import descend
 from understudy.core.config import at_least_one, not_negative
 from understudy.core.errors import ConfigError, DemosError
-from understudy.core.tree import tree_map
 from understudy.core.types import Segment
 from understudy.demos.demos import Demos
+from understudy.demos.replay import batch_of, looks
 from understudy.nets import AgentPolicy, NetConfig, build_policy
 from understudy.rollout import choosing, score
 
@@ -57,10 +58,6 @@ class Config:
         if not 0 <= self.burn_in < self.window:
             raise ConfigError(f"burn_in: got {self.burn_in} of a window of {self.window}: some steps must be learnt.")
 
-    @property
-    def has_past(self) -> bool:
-        return self.net.has_past
-
 
 @dataclass
 class State:
@@ -84,8 +81,8 @@ def init(config: Config, demos: Demos | None, env: Any, generator: torch.Generat
     policy = build_policy(config.net, demos.spec, generator)
     seed = int(torch.randint(2**31, (), generator=generator))
     train, _ = _parts(demos, config, seed)
-    for position in range(min(train.batches_per_epoch(4096, 1), 64)):  # up to a quarter of a million steps
-        policy.normaliser.observe(train.batch(position, 4096, seed, 1).obs.flatten(0, -2))
+    for part in looks(train, seed):
+        policy.normaliser.observe(part.obs.flatten(0, -2))
     optimizer = torch.optim.AdamW(policy.parameters(), lr=config.rate, weight_decay=config.weight_decay)
     return State(policy, copy.deepcopy(policy), optimizer, seed)
 
@@ -96,18 +93,14 @@ def update(
     """`steps` gradient steps, then a look at the episodes held out if a whole pass went by since the last."""
     train, held = _parts(demos, config, state.seed)
     window = config.window if config.net.has_past else 1
-    size = max(1, config.batch // window)
     losses = []
     for _ in range(min(config.steps, config.limit - state.position)):
-        part = train.batch(state.position, size, state.seed, window)
-        loss = clone_loss(state.policy, part if window > 1 else _with_time(part), config, generator)
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(state.policy.parameters(), config.max_grad_norm)
-        state.optimizer.step()
+        part = batch_of(train, state.position, config.batch, state.seed, window)
+        loss = clone_loss(state.policy, part, config, generator)
+        descend(state.optimizer, loss, config.max_grad_norm)
         state.position += 1
         losses.append(loss.detach())
-    a_pass = train.batches_per_epoch(size, window)
+    a_pass = train.batches_per_epoch(max(1, config.batch // window), window)
     if state.position - state.looked >= a_pass or state.position >= config.limit:
         _look_at_held_out(state, held)
     return {
@@ -207,8 +200,3 @@ def _families(demos: Demos) -> list[list[int]]:
     for i, name in enumerate(demos.names):
         families.setdefault(name or i, []).append(i)
     return list(families.values())
-
-
-def _with_time(part: Segment) -> Segment:
-    """Single steps as segments of one step."""
-    return tree_map(lambda x: x.unsqueeze(1), part)

@@ -22,13 +22,14 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from understudy.algorithms import bc
+from understudy.algorithms import bc, ppo
 from understudy.core.config import at_least_one
 from understudy.core.errors import ConfigError
 from understudy.core.symmetry import Groups, count, element
 from understudy.core.tree import tree_cat, tree_leaves, tree_map, tree_take
 from understudy.core.types import Continuous, EnvSpec, Segment, View, action_shape, legal_size
 from understudy.demos.demos import Demos
+from understudy.demos.replay import batch_of, looks
 from understudy.nets import AgentPolicy, build_policy
 from understudy.rollout import Uniform, choosing, play, within_bounds
 
@@ -117,8 +118,7 @@ def choices(demos: Demos | None) -> float:
     if demos is None or not len(demos):
         return 0.0
     total = 0.0
-    for position in range(demos.batches_per_epoch(4096)):
-        part = demos.batch(position, 4096, seed=0)
+    for part in looks(demos, seed=0, most=None):
         assert part.weight is not None
         total += float((choosing(part).sum(dim=-1) * part.weight).sum())
     return total
@@ -290,15 +290,11 @@ def _descend(config: Config, state: State, demos: Demos | None, env: Any, genera
         )
     if recorded:
         assert demos is not None
-        part = demos.batch(state.position, size, state.seed, window)
-        part = part if window > 1 else tree_map(lambda x: x.unsqueeze(1), part)
+        part = batch_of(demos, state.position, clone.batch, state.seed, window)
         loss = loss + recorded / (heard + recorded) * bc.clone_loss(state.policy, part, clone, generator)
     state.position += 1
     if heard + recorded:
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(state.policy.parameters(), clone.max_grad_norm)
-        state.optimizer.step()
+        ppo.descend(state.optimizer, loss, clone.max_grad_norm)
     return loss.detach()
 
 

@@ -24,9 +24,10 @@ from torch import Tensor
 from understudy.algorithms.ppo import descend
 from understudy.core.config import at_least_one, not_negative
 from understudy.core.errors import ConfigError, DemosError
+from understudy.core.tree import tree_map
 from understudy.core.types import Env
 from understudy.demos.demos import Demos
-from understudy.demos.replay import Replay, batch_of
+from understudy.demos.replay import Replay, batch_of, looks
 from understudy.maths.soft_q import discounted, iq_loss, iq_rest
 from understudy.nets import AgentPolicy, NetConfig
 from understudy.nets.soft_q import SoftQ, leaving
@@ -89,8 +90,7 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
     soft = SoftQ(config.net, demos.spec, config.mixer, generator)
     optimizer = torch.optim.AdamW(soft.groups(), lr=config.rate, weight_decay=config.weight_decay)
     seed = int(torch.randint(2**31, (), generator=generator))
-    looks = range(min(demos.batches_per_epoch(4096), 64))  # up to a quarter of a million steps
-    leave = soft.observe([batch_of(demos, position, 4096, seed) for position in looks])
+    leave = soft.observe([tree_map(lambda x: x.unsqueeze(1), part) for part in looks(demos, seed)])
     state = State(soft, optimizer, seed, leave)
     if config.sampling == "online":
         if env is None:

@@ -37,6 +37,7 @@ from understudy.core.errors import ConfigError
 from understudy.core.tree import tree_cat, tree_map, tree_take
 from understudy.core.types import Env, Segment
 from understudy.demos.demos import Demos
+from understudy.demos.replay import looks
 from understudy.maths.adversarial import (
     absorbing_payoff,
     airl_logits,
@@ -137,13 +138,13 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
     """Policies to begin from, a fresh reward and fresh values, fresh envs."""
     policy = adversary.beginning(config.start, config.clone, config.learner.net, demos, env, generator)
     assert demos is not None and env is not None
-    if config.replay and adversary.has_past(policy):
+    if config.replay and policy.config.has_past:
         raise ConfigError("replay: what a policy with a past would do now in old steps is not known. Use 0.")
     values = Values(env.spec, generator, config.learner.central, config.learner.value_hidden, share=policy.config.share)
     shaped = Shaped(config, env.spec, generator)
     seed = int(torch.randint(2**31, (), generator=generator))
-    for position in range(min(demos.batches_per_epoch(4096), 16)):
-        shaped.observe(demos.batch(position, 4096, seed))
+    for part in looks(demos, seed, most=16):
+        shaped.observe(part)
     random = _at_random(config, env, generator)
     shaped.observe(random.steps)
     gone = adversary.demonstrators_gone(demos, env.spec.horizon, config.learner.discount)
@@ -191,7 +192,7 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
     if config.replay:
         pool = replace(pool, steps=_scored(state.policy, pool.steps))
     of_play, of_ends = ends_logits(state.expert_gone, state.learner_gone)
-    stats = {} if adversary.has_past(state.policy) else adversary.alignment(state.policy, fresh, generator)
+    stats = {} if state.policy.config.has_past else adversary.alignment(state.policy, fresh, generator)
     for _ in range(config.judge_steps * (EAGER if frozen else 1)):
         stats |= discriminate(config, state, demos, pool, of_play, generator)
 
@@ -284,7 +285,7 @@ def _demonstrated(config: Config, state: State, demos: Demos) -> Segment:
     """A batch of demonstrated steps with how likely the present policy finds what was done."""
     clone = config.clone
     state.position += 1
-    if not adversary.has_past(state.policy):
+    if not state.policy.config.has_past:
         return _scored(state.policy, demos.batch(state.position - 1, config.batch, state.seed))
     rows = max(1, config.batch // clone.window)
     part = demos.batch(state.position - 1, rows, state.seed, clone.window)

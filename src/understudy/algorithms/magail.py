@@ -28,6 +28,7 @@ from understudy.core.errors import ConfigError
 from understudy.core.tree import tree_take
 from understudy.core.types import Env, EnvSpec, Segment
 from understudy.demos.demos import Demos
+from understudy.demos.replay import looks
 from understudy.maths.adversarial import (
     ONE_SIGN,
     REWARDS,
@@ -124,8 +125,7 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
     judge = Judge(config.judge, env.spec, generator)
     opponents = Opponents(env.spec, generator, share=config.judge.share) if config.opponents else None
     seed = int(torch.randint(2**31, (), generator=generator))
-    for position in range(min(demos.batches_per_epoch(4096), 16)):
-        part = demos.batch(position, 4096, seed)
+    for part in looks(demos, seed, most=16):
         judge.observe(part.view, part.actions)
         if opponents is not None:
             opponents.normaliser.observe(part.obs.flatten(0, -2))
@@ -163,7 +163,7 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
     fresh = adversary.side_of(played, gone, config.batch * config.judge_steps, generator)
     pool, state.replay = adversary.remembered(state.replay, fresh, config.replay)
     state.learner_gone = torch.lerp(state.learner_gone, pool.gone.mean(), RECENT if state.updates else 1.0)
-    stats = {} if adversary.has_past(state.policy) else adversary.alignment(state.policy, fresh, generator)
+    stats = {} if state.policy.config.has_past else adversary.alignment(state.policy, fresh, generator)
     for _ in range(config.judge_steps * (EAGER if frozen else 1)):
         stats |= discriminate(config, state, demos, pool, generator)
     imagined = None

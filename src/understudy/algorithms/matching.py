@@ -5,7 +5,7 @@ demonstrators' steps. Whatever pays the learner for its points, `advance` plays 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -122,7 +122,7 @@ def learner_of(
     generator: torch.Generator,
 ) -> Learner:
     """Policies to begin from (`adversary.beginning`), fresh values, fresh envs."""
-    policy = adversary.beginning(start, replace(clone, net=config.net), config.net, demos, env, generator)
+    policy = adversary.beginning(start, clone, config.net, demos, env, generator)
     assert env is not None
     values = Values(env.spec, generator, config.central, config.value_hidden, share=policy.config.share)
     live = begin(env, policy, config.envs, generator)

@@ -1,5 +1,6 @@
 """Played steps kept in fixed memory, the oldest overwritten; and minibatches of demonstrations in the same form."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +56,16 @@ def batch_of(demos: Demos, position: int, steps: int, seed: int, window: int = 1
     """The minibatch at `position` of about `steps` steps of demonstrations, [row, time, agent, ...] for any window."""
     part = demos.batch(position, max(1, steps // window), seed, window)
     return part if window > 1 else tree_map(lambda x: x.unsqueeze(1), part)
+
+
+def looks(demos: Demos, seed: int, most: int | None = 64) -> Iterator[Segment]:
+    """Single steps of demonstrations, 4,096 at a time, one pass or `most` batches: for means and deviations.
+
+    64 of them are a quarter of a million steps.
+    """
+    batches = demos.batches_per_epoch(4096)
+    for position in range(batches if most is None else min(batches, most)):
+        yield demos.batch(position, 4096, seed)
 
 
 def _draw(below: int, count: int, generator: torch.Generator) -> Tensor:
