@@ -6,6 +6,7 @@ so that what a discriminator would think of it is known from how much of its tim
 """
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -154,15 +155,33 @@ def leave(before: Bool[Tensor, "*batch agent"], after: Bool[Tensor, "*batch agen
     return bool((before & ~after).any())
 
 
-def refuse_missing_ends(expert_gone: Float[Tensor, ""], demos: Demos, ended: int, played: int, env: Env) -> None:
-    """Raises EnvError where demonstrators' games were over again and again, and a clone's never in as much play."""
-    expected = played / max(float(demos.lengths.float().mean()), 1.0)
-    if float(expert_gone) > 0 and not ended and expected >= 200:
+class Standing(Protocol):
+    """What a learner whose policies stand still keeps of the games that end."""
+
+    expert_gone: Float[Tensor, ""]
+    updates: int
+    ended: int  # games over so far
+
+
+def watch_ends(learner: Standing, played: Segment, demos: Demos, env: Env, updates: int, start: str) -> None:
+    """Count the games over in the first `updates` segments; a clone of people whose games end must end some too.
+
+    Raises:
+        EnvError: none was over in as much play as should have seen 200 end.
+    """
+    assert played.terminated is not None
+    if learner.updates >= updates:
+        return
+    learner.ended += int(played.terminated.sum())
+    steps, length = updates * played.terminated.numel(), max(float(demos.lengths.float().mean()), 1.0)
+    if start != "clone" or learner.updates + 1 < updates or learner.ended or not float(learner.expert_gone):
+        return
+    if steps / length >= 200:
         raise EnvError(
-            f"the demonstrators' episodes end with the game over, after {demos.lengths.float().mean():.0f} steps, and "
-            f"in {env.spec.title or 'this env'} no game was over in {played:,} steps of their clone's play. Where the "
-            "env plays on after success, record demonstrations under that rule. With absorbing=False ends are left out "
-            "of account."
+            f"the demonstrators' episodes end with the game over, after {length:.0f} steps, and in "
+            f"{env.spec.title or 'this env'} no game was over in {steps:,} steps of their clone's play. Where the env "
+            "plays on after success, record demonstrations under that rule. With absorbing=False ends are left out of "
+            "account."
         )
 
 

@@ -51,7 +51,7 @@ from understudy.maths.adversarial import (
 from understudy.nets import AgentPolicy, Values
 from understudy.nets.discriminators import Judge, JudgeConfig
 from understudy.nets.rewards import LearnedReward
-from understudy.rollout import Live, Uniform, begin, collect, episode_returns
+from understudy.rollout import Live, Uniform, begin, collect
 
 
 @dataclass(frozen=True)
@@ -168,22 +168,48 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
 
 def update(config: Config, state: State, demos: Demos, env: Env, generator: torch.Generator) -> dict[str, Tensor]:
     """Play a segment, teach the reward, then improve on what it pays for the segment."""
-    memory, age, learner = state.live.memory, state.live.age, config.learner
-    played, state.live = collect(env, state.policy, state.live, learner.segment, generator)
-    assert played.rewards is not None and played.terminated is not None
-    finished, state.running = episode_returns(played.rewards, played.ended, state.running)
     frozen = state.updates < config.warmup
-    if frozen:
-        state.shaped.observe(played)
-        state.ended += int(played.terminated.sum())
-        if config.start == "clone" and state.updates + 1 == config.warmup:
-            steps = config.warmup * played.terminated.numel()
-            adversary.refuse_missing_ends(state.expert_gone, demos, state.ended, steps, env)
 
-    with torch.no_grad():
-        params, _ = state.policy.params(played.view, played.actions, memory, played.starts)
-        log_prob = adversary.likelihood(state.policy, params, played.actions, played.view.legal)
-    gone = adversary.learners_gone(played, age, env.spec.horizon, learner.discount)
+    def pay(played: Segment, before: Live) -> tuple[Tensor, dict[str, Tensor]]:
+        assert played.terminated is not None
+        gone = adversary.learners_gone(played, before.age, env.spec.horizon, config.learner.discount)
+        if frozen:
+            state.shaped.observe(played)
+        adversary.watch_ends(state, played, demos, env, config.warmup, config.start)
+        with torch.no_grad():
+            params, _ = state.policy.params(played.view, played.actions, before.memory, played.starts)
+            log_prob = adversary.likelihood(state.policy, params, played.actions, played.view.legal)
+        stats, of_ends = _teach(config, state, demos, played, log_prob, gone, frozen, generator)
+        with torch.no_grad():
+            paid = pay_of(config, state, played, state.shaped(played), params, generator)
+            after = absorbing_payoff(of_ends, config.learner.discount)
+            rewards = paid + played.terminated.unsqueeze(-1) * after
+            rewards = rewards * adversary.present(played)  # who is away is paid nothing
+        stats |= {"reward/mean": rewards.mean(), "reward/std": rewards.std()}
+        return rewards, stats | {"gone/expert": state.expert_gone, "gone/learner": gone}
+
+    stats = ppo.advance(config.learner, state, env, pay, generator, frozen, adapt=config.start == "fresh")
+    state.updates += 1
+    adversary.follow(state.averaged, state.policy, 1 - config.average)
+    return stats
+
+
+def result(state: State) -> AgentPolicy:
+    """The averaged policy: play against a discriminator circles around what it seeks."""
+    return state.averaged
+
+
+def _teach(
+    config: Config,
+    state: State,
+    demos: Demos,
+    played: Segment,
+    log_prob: Float[Tensor, "env time agent"],
+    gone: Float[Tensor, ""],
+    eager: bool,
+    generator: torch.Generator,
+) -> tuple[dict[str, Tensor], Float[Tensor, ""]]:
+    """Let g and h learn from a segment; figures, and what the absorbing state's logit is now."""
     noted = replace(played, labels={} if config.replay else {"log_prob": log_prob})
     fresh = adversary.side_of(noted, gone, config.batch * config.judge_steps, generator)
     pool, state.replay = adversary.remembered(state.replay, fresh, config.replay)
@@ -193,31 +219,9 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
         pool = replace(pool, steps=_scored(state.policy, pool.steps))
     of_play, of_ends = ends_logits(state.expert_gone, state.learner_gone)
     stats = {} if state.policy.config.has_past else adversary.alignment(state.policy, fresh, generator)
-    for _ in range(config.judge_steps * (EAGER if frozen else 1)):
+    for _ in range(config.judge_steps * (EAGER if eager else 1)):
         stats |= discriminate(config, state, demos, pool, of_play, generator)
-
-    with torch.no_grad():
-        paid = pay_of(config, state, played, state.shaped(played), params, generator)
-        rewards = paid + played.terminated.unsqueeze(-1) * absorbing_payoff(of_ends, learner.discount)
-        rewards = rewards * adversary.present(played)  # who is away is paid nothing
-    stats |= ppo.improve(
-        learner, state.policy, state.values, state.optimizer, played, rewards, generator,
-        memory=memory, frozen=frozen, adapt=config.start == "fresh",
-    )  # fmt: skip
-    state.updates += 1
-    adversary.follow(state.averaged, state.policy, 1 - config.average)
-    return stats | {
-        "return": finished.mean(),
-        "reward/mean": rewards.mean(),
-        "reward/std": rewards.std(),
-        "gone/expert": state.expert_gone,
-        "gone/learner": gone,
-    }
-
-
-def result(state: State) -> AgentPolicy:
-    """The averaged policy: play against a discriminator circles around what it seeks."""
-    return state.averaged
+    return stats, of_ends
 
 
 def discriminate(

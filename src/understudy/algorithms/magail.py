@@ -43,7 +43,7 @@ from understudy.nets import AgentPolicy, Values
 from understudy.nets.discriminators import Judge, JudgeConfig
 from understudy.nets.opponents import Opponents
 from understudy.nets.rewards import LearnedReward
-from understudy.rollout import Live, begin, collect, episode_returns
+from understudy.rollout import Live, begin
 
 
 @dataclass(frozen=True)
@@ -150,49 +150,52 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
 
 def update(config: Config, state: State, demos: Demos, env: Env, generator: torch.Generator) -> dict[str, Tensor]:
     """Play a segment, teach the discriminator, then improve on what it thinks of the segment."""
-    memory, age, learner = state.live.memory, state.live.age, config.learner
-    played, state.live = collect(env, state.policy, state.live, learner.segment, generator)
-    assert played.rewards is not None and played.terminated is not None
-    finished, state.running = episode_returns(played.rewards, played.ended, state.running)
     frozen = state.updates < config.warmup
-    gone = adversary.learners_gone(played, age, env.spec.horizon, learner.discount)
-    if frozen:
-        state.judge.observe(played.view, played.actions)
-    _watch_ends(config, state, played, demos, env)
 
-    fresh = adversary.side_of(played, gone, config.batch * config.judge_steps, generator)
-    pool, state.replay = adversary.remembered(state.replay, fresh, config.replay)
-    state.learner_gone = torch.lerp(state.learner_gone, pool.gone.mean(), RECENT if state.updates else 1.0)
-    stats = {} if state.policy.config.has_past else adversary.alignment(state.policy, fresh, generator)
-    for _ in range(config.judge_steps * (EAGER if frozen else 1)):
-        stats |= discriminate(config, state, demos, pool, generator)
-    imagined = None
-    if state.opponents is not None:
-        stats |= _expect(config, state, fresh, generator)
-        imagined = state.opponents.imagine(played.view, played.actions, generator)
+    def pay(played: Segment, before: Live) -> tuple[Tensor, dict[str, Tensor]]:
+        gone = adversary.learners_gone(played, before.age, env.spec.horizon, config.learner.discount)
+        if frozen:
+            state.judge.observe(played.view, played.actions)
+        _watch_ends(config, state, played, demos, env)
+        stats, imagined = _teach(config, state, demos, played, gone, frozen, generator)
+        rewards = rewards_of(config, state.judge, played, state.expert_gone, state.learner_gone, imagined)
+        stats |= {"reward/mean": rewards.mean(), "reward/std": rewards.std()}
+        if config.env_reward:
+            assert played.rewards is not None
+            rewards = rewards + config.env_reward * played.rewards
+        return rewards, stats | {"gone/expert": state.expert_gone, "gone/learner": gone}
 
-    rewards = rewards_of(config, state.judge, played, state.expert_gone, state.learner_gone, imagined)
-    judged = rewards.mean(), rewards.std()
-    if config.env_reward:
-        rewards = rewards + config.env_reward * played.rewards
-    stats |= ppo.improve(
-        learner, state.policy, state.values, state.optimizer, played, rewards, generator,
-        memory=memory, frozen=frozen, adapt=config.start == "fresh",
-    )  # fmt: skip
+    stats = ppo.advance(config.learner, state, env, pay, generator, frozen, adapt=config.start == "fresh")
     state.updates += 1
     adversary.follow(state.averaged, state.policy, 1 - config.average)
-    return stats | {
-        "return": finished.mean(),
-        "reward/mean": judged[0],
-        "reward/std": judged[1],
-        "gone/expert": state.expert_gone,
-        "gone/learner": gone,
-    }
+    return stats
 
 
 def result(state: State) -> AgentPolicy:
     """The averaged policy: play against a discriminator circles around what it seeks."""
     return state.averaged
+
+
+def _teach(
+    config: Config,
+    state: State,
+    demos: Demos,
+    played: Segment,
+    gone: Float[Tensor, ""],
+    eager: bool,
+    generator: torch.Generator,
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Let the discriminator, and who expects others' actions, learn from a segment; figures, and what they expect."""
+    fresh = adversary.side_of(played, gone, config.batch * config.judge_steps, generator)
+    pool, state.replay = adversary.remembered(state.replay, fresh, config.replay)
+    state.learner_gone = torch.lerp(state.learner_gone, pool.gone.mean(), RECENT if state.updates else 1.0)
+    stats = {} if state.policy.config.has_past else adversary.alignment(state.policy, fresh, generator)
+    for _ in range(config.judge_steps * (EAGER if eager else 1)):
+        stats |= discriminate(config, state, demos, pool, generator)
+    if state.opponents is None:
+        return stats, None
+    stats |= _expect(config, state, fresh, generator)
+    return stats, state.opponents.imagine(played.view, played.actions, generator)
 
 
 def discriminate(
@@ -290,11 +293,7 @@ def _watch_ends(config: Config, state: State, played: Segment, demos: Demos, env
         goes_on = ~played.ended.unsqueeze(-1)
         if adversary.leave(before & goes_on, after):
             raise ConfigError(_trap(config, "agents leave games of this env that go on"))
-    if state.updates < config.warmup:
-        state.ended += int(played.terminated.sum())
-        if config.start == "clone" and state.updates + 1 == config.warmup:
-            steps = config.warmup * played.terminated.numel()
-            adversary.refuse_missing_ends(state.expert_gone, demos, state.ended, steps, env)
+    adversary.watch_ends(state, played, demos, env, config.warmup, config.start)
 
 
 def _trap(config: Config, what: str) -> str:

@@ -19,7 +19,7 @@ from understudy.core.types import Env, EnvSpec, Segment, View
 from understudy.demos.demos import Demos
 from understudy.maths.heads import action_features, one_hot
 from understudy.nets import AgentPolicy, Values
-from understudy.rollout import Live, begin, collect, episode_returns, within_bounds
+from understudy.rollout import Live, begin, within_bounds
 
 Match = Literal["own", "joint"]
 
@@ -139,15 +139,12 @@ def advance(
     frozen: bool,
     adapt: bool,
 ) -> dict[str, Tensor]:
-    """Play a segment, then improve on what `pay(segment, ages before it)` gives each step, and figures with it."""
-    memory, age = learner.live.memory, learner.live.age
-    played, learner.live = collect(env, learner.policy, learner.live, config.segment, generator)
-    assert played.rewards is not None
-    finished, learner.running = episode_returns(played.rewards, played.ended, learner.running)
-    rewards, told = pay(played, age)
-    stats = ppo.improve(
-        config, learner.policy, learner.values, learner.optimizer, played, rewards, generator,
-        memory=memory, frozen=frozen, adapt=adapt,
-    )  # fmt: skip
+    """`ppo.advance` on what `pay(segment, ages before it)` gives each step, and figures with it."""
+
+    def judged(played: Segment, before: Live) -> tuple[Tensor, dict[str, Tensor]]:
+        rewards, told = pay(played, before.age)
+        return rewards, told | {"reward/mean": rewards.mean(), "reward/std": rewards.std()}
+
+    stats = ppo.advance(config, learner, env, judged, generator, frozen, adapt)
     learner.updates += 1
-    return stats | told | {"return": finished.mean(), "reward/mean": rewards.mean(), "reward/std": rewards.std()}
+    return stats

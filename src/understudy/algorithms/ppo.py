@@ -14,8 +14,9 @@ learning rate follows the change that it causes: it is lowered where the mean KL
 `target_kl`, raised where it stays below half of it, within `rate_range`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -92,14 +93,49 @@ def make_optimizer(config: Config, policy: nn.Module, values: nn.Module) -> torc
 
 def update(config: Config, state: State, demos: Any, env: Env, generator: torch.Generator) -> dict[str, Tensor]:
     """Play a segment, then improve on it."""
-    memory = state.live.memory
-    played, state.live = collect(env, state.policy, state.live, config.segment, generator)
+
+    def pay(played: Segment, before: Live) -> tuple[Tensor, dict[str, Tensor]]:
+        assert played.rewards is not None
+        return played.rewards, {"reward": played.rewards.mean()}
+
+    return advance(config, state, env, pay, generator)
+
+
+class Learner(Protocol):
+    """What `advance` moves on: the part that every method who learns by ppo has in its state."""
+
+    policy: AgentPolicy
+    values: Values
+    optimizer: torch.optim.Optimizer
+    live: Live
+    running: Float[Tensor, "env agent"]
+
+
+def advance(
+    config: Config,
+    learner: Learner,
+    env: Env,
+    pay: Callable[[Segment, Live], tuple[Tensor, dict[str, Tensor]]],
+    generator: torch.Generator,
+    frozen: bool = False,
+    adapt: bool = True,
+) -> dict[str, Tensor]:
+    """Play a segment, ask what each of its steps earns, and improve on that.
+
+    Args:
+        pay: `pay(played, the envs before it) -> (rewards, figures to tell)`, on whatever grounds.
+        frozen, adapt: see `improve`.
+    """
+    before = learner.live
+    played, learner.live = collect(env, learner.policy, before, config.segment, generator)
     assert played.rewards is not None
-    finished, state.running = episode_returns(played.rewards, played.ended, state.running)
+    finished, learner.running = episode_returns(played.rewards, played.ended, learner.running)
+    rewards, told = pay(played, before)
     stats = improve(
-        config, state.policy, state.values, state.optimizer, played, played.rewards, generator, memory=memory
-    )
-    return {**stats, "return": finished.mean(), "reward": played.rewards.mean()}
+        config, learner.policy, learner.values, learner.optimizer, played, rewards, generator,
+        memory=before.memory, frozen=frozen, adapt=adapt,
+    )  # fmt: skip
+    return {**stats, "return": finished.mean(), **told}
 
 
 def improve(
