@@ -11,6 +11,7 @@ from understudy import api
 from understudy.algorithms import adversary, bc, magail, ppo
 from understudy.core.errors import ConfigError, DemosError, EnvError
 from understudy.core.random import generator
+from understudy.core.symmetry import symmetries_of
 from understudy.core.tree import tree_take
 from understudy.core.types import Continuous, Discrete, EnvSpec, Segment, View
 from understudy.demos.demos import Episode
@@ -145,6 +146,39 @@ def test_of_those_who_are_away_nothing_is_seen_but_that_they_are(sees, state_onl
         assert not torch.equal(judge.features(View(blank), still), judge.features(View(obs, present=there), actions))
     everybody = judge.features(View(obs, present=torch.ones_like(there)), actions)
     assert torch.equal(everybody, judge.features(View(obs), actions))
+
+
+def told_apart_by_where(symmetric):
+    """|logit| of images of a demonstrated step, where demonstrators and learner do the same in different quarters."""
+    env = api.make_env("simple", horizon=1)
+    demos, ours = (api.record(env, Uniform(env.spec), episodes=600, seed=seed) for seed in (1, 2))
+    demos, ours = (
+        d.select([i for i, e in enumerate(d) if (e.obs[0, 0, 2:].prod() > 0) == side])
+        for d, side in ((demos, True), (ours, False))
+    )  # a landmark to the north-east or south-west is the demonstrators': a mirror makes it the learner's
+    config, state, draws = begun(env, demos, judge_rate=0.02, symmetric=symmetric)
+    pool, groups = sides_of(env, 300, ours), symmetries_of(env) if symmetric else ()
+    for _ in range(60):
+        magail.discriminate(config, state, demos, pool, draws, groups)
+    steps = demos.batch(0, 256, seed=0)
+    return state.judge(steps.view, steps.actions).detach().abs().mean().item()
+
+
+def test_a_discriminator_does_not_tell_a_step_from_its_image():
+    """What differs by a symmetry alone is no difference; without images it is all that there is to see."""
+    assert told_apart_by_where(symmetric=True) < 0.3
+    assert told_apart_by_where(symmetric=False) > 2
+
+
+def test_images_are_the_default_where_the_env_declares_them_and_one_setting_switches_them_off(monkeypatch):
+    asked = []
+    monkeypatch.setattr(magail, "elsewhere", lambda groups, part, draws: (asked.append(bool(groups)), part)[1])
+    for env, symmetric in ((api.make_env("simple"), True), (api.make_env("simple"), False), (exits(0.3), True)):
+        demos = api.record(env, episodes=6)
+        config, state, draws = begun(env, demos, symmetric=symmetric)
+        asked.clear()
+        magail.update(config, state, demos, env, draws)
+        assert set(asked) == {symmetric and hasattr(env, "symmetries")}
 
 
 # ---- pairs that happened
