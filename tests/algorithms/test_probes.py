@@ -127,7 +127,7 @@ def loss_of_the_best(form, env, theirs, ours, policy=None):
             logits = [state.judge(side.view, side.actions) for side in (shown, pool.steps)]
         else:
             sides = (maairl._scored(state.policy, shown), pool.steps)
-            logits = [state.shaped(side) - side.labels["log_prob"] for side in sides]
+            logits = [state.shaped(x) - maairl._of_judged(config, x.labels["log_prob"], x) for x in sides]
         losses = [discriminator_loss(*(x[:, [i]] for x in logits)).item() for i in range(env.spec.agents)]
     return losses, logits[1], pool.steps.actions
 
@@ -201,12 +201,14 @@ def test_another_agents_rows_are_noticed_by_who_sees_them_or_shares_its_judge_wi
     right = states[:-1]
     theirs, ours = ((states, torch.stack([right, second], dim=-1)) for second in (right, moves[:, 1]))
     (first, _), *_ = loss_of_the_best(form, env, theirs, ours, following(2))
-    one_for_both = form.sees == "team" or (form.sees == "own" and form.share == "all")
+    one_for_both = form.sees == "own" and form.share == "all"
     if not form.state_only:
         pooled = 0.5 * (math.log1p(3 / 4) + math.log1p(4 / 3))  # 3/4 of both agents' rows are pairs that happened
         expected = {"own": pooled if one_for_both else LOG2}.get(form.sees, SEEN[2])
     elif form.method == "magail":
         expected = LOG2
+    elif form.sees == "team":
+        expected = shared(2, 0.5)  # pi is everybody's: what is unlikely of another is told too
     else:
         expected = shared(2, 0.0, 0.5) if one_for_both else LOG2
     assert first == pytest.approx(expected, abs=0.015)
@@ -300,14 +302,15 @@ def test_of_two_teams_who_are_judged_alike_neither_is_paid_whatever_the_form(rew
 @pytest.mark.parametrize("pays", ["level", "ratio", "shaped", "reward"])
 @pytest.mark.parametrize("form", [f for f in FORMS if f.method == "maairl"], ids=named)
 def test_a_learned_reward_that_knows_nothing_says_when_to_finish_only_where_entropy_is_not_paid(form, pays):
-    """D is 1/2 where f = log pi, here log 1/2 everywhere: with entropy a step pays 0, without it pays for leaving."""
+    """D is 1/2 where f = log pi, log 1/2 of each agent here: a step pays 0 with entropy, and for leaving without."""
     config, state, played = standing(form, pays=pays)
     knowing_nothing(state.shaped)
-    state.shaped.reward.net.last.bias.data[:] = -LOG2
+    known = -LOG2 * (2 if form.sees == "team" else 1)
+    state.shaped.reward.net.last.bias.data[:] = known
     params, _ = state.policy.params(played.view, played.actions)
     with torch.no_grad():
         paid = maairl.pay_of(config, state, played, state.shaped(played), params, generator(2))
-    each, discount = (0.0 if pays in ("level", "ratio") else -LOG2), config.learner.discount
+    each, discount = (0.0 if pays in ("level", "ratio") else known), config.learner.discount
     by_length = of_length(played, each, discount)
     torch.testing.assert_close(worth(paid, played, each, discount), by_length, atol=1e-4, rtol=1e-4)
 
@@ -338,3 +341,19 @@ def test_whom_another_agrees_with_does_not_move_a_reward_of_imagined_actions():
         gaps.append((paid[agreed].mean(0) - paid[~agreed].mean(0)).tolist())
     assert min(gaps[0]) > 2.0
     assert gaps[1] == pytest.approx([0.0, 0.0], abs=0.5)  # five standard errors of 2,000 draws are 0.35
+
+
+# ---- where learners and demonstrators agree
+
+
+@pytest.mark.parametrize("sees", ["own", "joint", "team"])
+def test_where_play_is_as_demonstrated_nobody_is_paid_by_the_theory_however_unlike_the_agents_are(sees):
+    """One agent plays evenly, the other nine times in ten the second move; both sides are the same steps."""
+    env = game(1, 2, 2)
+    _, moves = rounds(1, 2, 2)
+    often = torch.cat([moves] + [moves[moves[:, 1] == 1]] * 8)  # (1, 1, 9, 9) in 20 of the joint actions
+    sides = torch.zeros(len(often) + 1, dtype=torch.long), often
+    unlike = torch.tensor([[[0.5, 0.5]], [[0.1, 0.9]]]).log().transpose(1, 2)
+    losses, logits, _ = loss_of_the_best(Form("maairl", sees, False, "role"), env, sides, sides, unlike)
+    assert losses == pytest.approx([LOG2, LOG2], abs=0.005)
+    assert logits.abs().max().item() < 0.15
