@@ -6,7 +6,7 @@ so that what a discriminator would think of it is known from how much of its tim
 """
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -155,6 +155,7 @@ def leave(before: Bool[Tensor, "*batch agent"], after: Bool[Tensor, "*batch agen
     return bool((before & ~after).any())
 
 
+@runtime_checkable
 class Standing(Protocol):
     """What a learner whose policies stand still keeps of the games that end."""
 

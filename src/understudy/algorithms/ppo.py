@@ -16,7 +16,7 @@ learning rate follows the change that it causes: it is lowered where the mean KL
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -101,6 +101,7 @@ def update(config: Config, state: State, demos: Any, env: Env, generator: torch.
     return advance(config, state, env, pay, generator)
 
 
+@runtime_checkable
 class Learner(Protocol):
     """What `advance` moves on: the part that every method who learns by ppo has in its state."""
 
