@@ -55,8 +55,7 @@ def gradients(function, x: Tensor, weights: list[Tensor], biases: list[Tensor], 
     """What comes out, then its gradients, pulled at by `pull`."""
     x, *parameters = (tensor.detach().clone().requires_grad_() for tensor in (x, *weights, *biases))
     y = function(x, parameters[: len(weights)], parameters[len(weights) :], *rest)
-    found = torch.autograd.grad(y, [x, *parameters], pull.to(y.dtype), allow_unused=True)
-    return [y.detach(), *(each for each in found if each is not None)]
+    return [y.detach(), *torch.autograd.grad(y, [x, *parameters], pull.to(y.dtype), allow_unused=True)]
 
 
 def expect_near(ours: list[Tensor], exact: list[Tensor], pulls: float) -> None:
@@ -162,21 +161,59 @@ def test_a_row_is_the_same_alone_and_among_others():
 # ---- as torch has it ----
 
 
+def steepness(function, x, weights, biases, activation, index, closed=False) -> Tensor:
+    """Squared slope of each row's summed outputs by its inputs: a function of the weights, too."""
+    (slope,) = torch.autograd.grad(function(x, weights, biases, activation, index, closed).sum(), x, create_graph=True)
+    return slope.square().sum(dim=-1, keepdim=True)
+
+
 @compiled
-@pytest.mark.parametrize("groups", [(0, 0), (1, 0)])
-def test_gradients_can_be_differentiated(groups):
-    weights, biases, index = net([6, 20, 20, 1], groups)
-
-    def steepness(function, x, weights, biases, *rest):
-        (slope,) = torch.autograd.grad(function(x, weights, biases, *rest).sum(), x, create_graph=True)
-        return slope.square().sum(dim=-1, keepdim=True)
-
-    x, pull = torch.randn(50, 2, 6, generator=generator(1)), torch.ones(50, 2, 1)
-    ours = gradients(lambda *a: steepness(fused.mlp, *a), x, weights, biases, pull, "tanh", index)
+@pytest.mark.parametrize("activation", ["tanh", "relu", "silu"])
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize(("widths", "groups"), [([6, 20, 20, 1], (0, 0)), ([6, 33, 3], (1, 0)), ([6, 2], (0, 1))])
+def test_slopes_can_be_learnt_from(widths, groups, activation, closed):
+    weights, biases, index = net(widths, groups)
     double = [[tensor.double() for tensor in each] for each in (weights, biases)]
-    exact = gradients(lambda *a: steepness(fused.plain, *a), x.double(), *double, pull, "tanh", index)
-    assert len(ours) == 7  # all but the last bias, which moves no slope
-    expect_near(ours, exact, pulls=50)
+    x, pull = torch.randn(700, 2, 6, generator=generator(1)), torch.randn(700, 2, 1, generator=generator(2))
+    if activation == "relu":
+        pull = pull * away_from_bends(x.double(), *double, index, closed)
+    ours = gradients(lambda *a: steepness(fused.mlp, *a), x, weights, biases, pull, activation, index, closed)
+    exact = gradients(lambda *a: steepness(fused.plain, *a), x.double(), *double, pull, activation, index, closed)
+    pairs = [(a, b) for a, b in zip(ours, exact, strict=True) if b is not None]  # torch finds none where all are zero
+    expect_near(*zip(*pairs, strict=True), pulls=4 * float(pull.abs().sum()) ** 0.5)
+    assert all(a is None or not a.any() for a, b in zip(ours, exact, strict=True) if b is None)
+
+
+@compiled
+def test_gradients_of_any_order_and_by_everything_can_be_differentiated():
+    weights, biases, index = net([3, 8, 2], (0, 1))
+    x = torch.randn(5, 2, 3, generator=generator(1))
+    found = []
+    for function, kind in ((fused.mlp, torch.float32), (fused.plain, torch.float64)):
+        inputs = [tensor.to(kind).requires_grad_() for tensor in (x, *weights, *biases)]
+        for depth in (1, 2, 3):
+            y = function(inputs[0], inputs[1:3], inputs[3:], "tanh", index)
+            for _ in range(depth):
+                y = sum(g.sin().sum() for g in torch.autograd.grad(y.sin().sum(), inputs, create_graph=True))
+            found.append(torch.autograd.grad(y, inputs))
+    for ours, exact in zip(found[:3], found[3:], strict=True):
+        for mine, true in zip(ours, exact, strict=True):
+            torch.testing.assert_close(mine.double(), true, rtol=1e-4, atol=1e-4 * float(true.abs().max()))
+
+
+@compiled
+def test_a_slope_can_be_differentiated_by_what_pulled():
+    weights, biases, index = net([3, 8, 2])
+    found = []
+    for function, kind in ((fused.mlp, torch.float32), (fused.plain, torch.float64)):
+        x = torch.randn(5, 1, 3, generator=generator(1)).to(kind).requires_grad_()
+        pull = torch.randn(5, 1, 2, generator=generator(2)).to(kind).requires_grad_()
+        y = function(x, *[[tensor.to(kind) for tensor in each] for each in (weights, biases)], "silu", index)
+        (slope,) = torch.autograd.grad(y, x, pull, create_graph=True)
+        (d_pull, d_x) = torch.autograd.grad(slope.square().sum(), [pull, x], create_graph=True)
+        found.append([slope, d_pull, d_x, *torch.autograd.grad(d_x.square().sum(), [pull, x])])
+    for mine, true in zip(*found, strict=True):
+        torch.testing.assert_close(mine.double(), true, rtol=1e-5, atol=1e-6)
 
 
 @compiled

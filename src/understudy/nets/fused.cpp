@@ -59,16 +59,7 @@ struct Buffer {  // floats on a cache line's border, at first zero, that grow an
     }
 };
 
-// ---- activations: the output in place of z, and if asked for the slope there ----
-
-Vec reciprocal(Vec x) {
-#if defined(__AVX512F__)
-    Vec y = __builtin_ia32_rcp14ps512_mask(x, Vec{}, (unsigned short)-1);
-    return y * (2.0f - x * y);  // one step of Newton: half the time of a division, and the last bit may differ
-#else
-    return 1.0f / x;
-#endif
-}
+// ---- activations, in place of what they are of ----
 
 Vec expm1(Vec x) {  // for |x| <= 88, to 1e-7 of the result
     Vec shifted = x * 1.44269504f + 12582912.0f;  // the nearest integer to x / log 2 stands in its last bits
@@ -84,30 +75,55 @@ Vec within(Vec x, float most) {  // nan stays nan
 }
 
 template <int ACTIVATION>
-void activate(float* z, float* slope, long count) {
-    for (long i = 0; i < count; i += LANES) {
-        Vec x = at(z + i), y, d;
-        if (ACTIVATION == TANH) {
-            Vec e = expm1(2.0f * within(x, 10.0f));
-            y = e * reciprocal(e + 2.0f);
-            d = 1.0f - y * y;
-        } else if (ACTIVATION == RELU) {
-            y = x < 0.0f ? all(0.0f) : x;
-            d = x <= 0.0f ? all(0.0f) : all(1.0f);
-        } else {
-            Vec sigmoid = reciprocal(expm1(-within(x, 88.0f)) + 2.0f);
-            y = x * sigmoid;
-            d = sigmoid + y * (1.0f - sigmoid);
-        }
-        at(z + i) = y;
-        if (slope) at(slope + i) = d;
+void bend(Vec x, Vec& y, Vec& slope, Vec& curve) {  // the activation and its first two derivatives
+    if (ACTIVATION == TANH) {
+        Vec e = expm1(2.0f * within(x, 10.0f));
+        y = e / (e + 2.0f);
+        slope = 1.0f - y * y;
+        curve = -2.0f * y * slope;
+    } else if (ACTIVATION == RELU) {
+        y = x < 0.0f ? all(0.0f) : x;
+        slope = x <= 0.0f ? all(0.0f) : all(1.0f);
+        curve = all(0.0f);
+    } else {
+        Vec sigmoid = 1.0f / (expm1(-within(x, 88.0f)) + 2.0f);
+        y = x * sigmoid;
+        slope = sigmoid + y * (1.0f - sigmoid);
+        curve = sigmoid * (1.0f - sigmoid) * (2.0f + x * (1.0f - 2.0f * sigmoid));
     }
 }
 
-void activate(int activation, float* z, float* slope, long count) {
-    if (activation == TANH) activate<TANH>(z, slope, count);
-    if (activation == RELU) activate<RELU>(z, slope, count);
-    if (activation == SILU) activate<SILU>(z, slope, count);
+template <int ACTIVATION>
+void activate(float* z, float* slopes, long count) {  // slopes: null where nobody asks
+    for (long i = 0; i < count; i += LANES) {
+        Vec slope, curve;
+        bend<ACTIVATION>(at(z + i), at(z + i), slope, curve);
+        if (slopes) at(slopes + i) = slope;
+    }
+}
+
+void activate(int activation, float* z, float* slopes, long count) {
+    if (activation == TANH) activate<TANH>(z, slopes, count);
+    if (activation == RELU) activate<RELU>(z, slopes, count);
+    if (activation == SILU) activate<SILU>(z, slopes, count);
+}
+
+template <int ACTIVATION>
+void activate_both(float* z, float* tangent, float* slopes, float* turns, long count) {
+    for (long i = 0; i < count; i += LANES) {
+        Vec slope, curve, u = at(tangent + i);
+        bend<ACTIVATION>(at(z + i), at(z + i), slope, curve);
+        at(slopes + i) = slope;
+        at(turns + i) = curve * u;
+        at(tangent + i) = slope * u;
+    }
+}
+
+// the same of numbers z and of a tangent to them; `turns` is the tangent to the slopes
+void activate_both(int activation, float* z, float* tangent, float* slopes, float* turns, long count) {
+    if (activation == TANH) activate_both<TANH>(z, tangent, slopes, turns, count);
+    if (activation == RELU) activate_both<RELU>(z, tangent, slopes, turns, count);
+    if (activation == SILU) activate_both<SILU>(z, tangent, slopes, turns, count);
 }
 
 // ---- products ----
@@ -154,12 +170,35 @@ void product(const float* a, long a_row, long a_step, const float* b, float* c, 
 // ---- nets ----
 
 struct Layer {
-    long in, out, in_full, out_full;  // widths, and widths in whole vectors
+    long in, out, in_full, out_full;   // widths, and widths in whole vectors
     float *forward, *backward, *bias;  // weights as [in][out_full] and [out][in_full]
-    long sums, bias_sums;  // where the gradients stand among a part's sums
-    // sums are [in][out_full], or [out][in_full] where that is less
+    const float* zeros;                // as many as the wider side has
+    long sums, bias_sums;              // where the gradients stand among a part's sums
+
+    // they stand as [in][out_full], or [out][in_full] where that is less
     bool turned() const { return up(out, ROWS) * in_full < up(in, ROWS) * out_full; }
     long sums_size() const { return turned() ? up(out, ROWS) * in_full : up(in, ROWS) * out_full; }
+
+    void apply(const float* x, float* z, long count) const {
+        product<FROM_BIAS>(x, in_full, 1, forward, z, count, in, out_full, bias);
+    }
+    void apply_flat(const float* x, float* z, long count) const {  // without the bias
+        product<FROM_BIAS>(x, in_full, 1, forward, z, count, in, out_full, zeros);
+    }
+    template <int KIND>
+    void pull(const float* d_z, float* d_x, long count) const {
+        product<KIND>(d_z, out_full, 1, backward, d_x, count, out, in_full, zeros);
+    }
+    void sum_weights(const float* x, const float* d_z, float* to, long count) const {
+        if (turned())
+            product<ADDED>(d_z, 1, out_full, x, to + sums, out, count, in_full, nullptr);
+        else
+            product<ADDED>(x, 1, in_full, d_z, to + sums, in, count, out_full, nullptr);
+    }
+    void sum_biases(const float* d_z, float* to, long count) const {
+        for (long r = 0; r < count; r++)
+            for (long o = 0; o < out_full; o += LANES) at(to + bias_sums + o) += at(d_z + r * out_full + o);
+    }
 };
 
 struct Net {  // one set of weights
@@ -186,13 +225,16 @@ struct Call {
 };
 
 std::vector<Net> pack(const Call& call, const float* const* weights, const float* const* biases, bool backward) {
-    size_t floats = 0;
+    long floats = 0, widest = 0;
     for (long l = 0; l < call.depth; l++) {
         const long in = call.widths[l], out = call.widths[l + 1];
         floats += (in + 1) * up(out, LANES) + (backward ? out * up(in, LANES) : 0);
+        widest = std::max(widest, up(std::max(in, out), LANES));
     }
     static thread_local Buffer packed;
-    float* free = packed.of(floats * call.sets);
+    float* free = packed.of(floats * call.sets + widest);
+    const float* zeros = std::fill_n(free, widest, 0.0f) - widest;
+    free += widest;
     std::vector<Net> nets(call.sets);
     for (long s = 0; s < call.sets; s++) {
         Net& net = nets[s];
@@ -200,7 +242,7 @@ std::vector<Net> pack(const Call& call, const float* const* weights, const float
             if (call.groups[a] == s) net.members.push_back(a);
         for (long l = 0; l < call.depth; l++) {
             const long in = call.widths[l], out = call.widths[l + 1];
-            Layer layer{in, out, up(in, LANES), up(out, LANES), nullptr, nullptr, nullptr, net.sums_size, 0};
+            Layer layer{in, out, up(in, LANES), up(out, LANES), nullptr, nullptr, nullptr, zeros, net.sums_size, 0};
             layer.bias_sums = layer.sums + layer.sums_size();
             net.sums_size = layer.bias_sums + layer.out_full;
             const float *weight = weights[l] + s * in * out, *bias = biases[l] + s * out;
@@ -232,23 +274,27 @@ std::vector<Task> share_out(const Call& call, const std::vector<Net>& nets) {
     return tasks;
 }
 
-struct Work {  // one block's numbers: what goes into each layer and comes out of the last, and their gradients
-    std::vector<float*> out, gradient;  // [layer + 1]
+int workers(int64_t threads, const std::vector<Task>& tasks) { return std::min<int64_t>(threads, tasks.size()); }
 
-    Work(const Call& call, bool backward) {
-        size_t floats = 0;
-        for (long l = 0; l <= call.depth; l++) floats += up(call.widths[l], LANES) * (BLOCK + 1) * (backward ? 2 : 1);
+struct Work {  // a block's numbers before the first layer and after each: [what][layer]
+    std::vector<std::vector<float*>> arrays;
+
+    Work(const Call& call, int count, long rows) {
+        rows++;  // a tile may read beyond the last
+        long floats = 0;
+        for (long l = 0; l <= call.depth; l++) floats += up(call.widths[l], LANES) * rows;
         static thread_local Buffer buffer;
-        float* free = buffer.of(floats);
-        for (long l = 0; l <= call.depth; l++) {
-            const long size = up(call.widths[l], LANES) * (BLOCK + 1);  // one row more: a tile may read beyond
-            out.push_back(free);
-            free += size;
-            gradient.push_back(backward ? free : nullptr);
-            if (backward) free += size;
-        }
+        float* free = buffer.of(floats * count);
+        arrays.resize(count);
+        for (auto& array : arrays)
+            for (long l = 0; l <= call.depth; l++) {
+                array.push_back(free);
+                free += up(call.widths[l], LANES) * rows;
+            }
     }
+    const std::vector<float*>& operator[](int what) const { return arrays[what]; }
 };
+enum What { OUT, GRADIENT, SLOPE, TURN };
 
 // What a block's rows are in the call's own [env, agent, feature]
 struct Rows {
@@ -272,40 +318,136 @@ struct Rows {
     }
 };
 
-void go_forward(const Call& call, const Net& net, const Work& work, long count, long layers) {
-    for (long l = 0; l < layers; l++) {
+void forward(const Call& call, const Net& net, const Work& work, long count) {
+    for (long l = 0; l < call.depth; l++) {
         const Layer& layer = net.layers[l];
-        product<FROM_BIAS>(work.out[l], layer.in_full, 1, layer.forward, work.out[l + 1], count, layer.in,
-                           layer.out_full, layer.bias);
-        if (call.bent(l))
-            activate(call.activation, work.out[l + 1], work.gradient[l + 1], up(count, ROWS) * layer.out_full);
+        layer.apply(work[OUT][l], work[OUT][l + 1], count);
+        if (call.bent(l)) activate(call.activation, work[OUT][l + 1], nullptr, up(count, ROWS) * layer.out_full);
     }
 }
 
-// `work.gradient` holds the loss's by the net's outputs, and in the layers before it the slopes of the activations
-void go_back(const Call& call, const Net& net, const Work& work, long count, float* sums, bool inputs_too) {
+// The gradients of d_outputs . outputs, added to `sums` and left in GRADIENT of the inputs
+void backward(const Call& call, const Net& net, const Work& work, const Rows& rows, const float* d_outputs,
+              float* sums, bool inputs_too) {
+    for (long l = 0; l < call.depth; l++) {
+        const Layer& layer = net.layers[l];
+        if (!call.bent(l)) break;  // what comes out of the last layer is not asked for
+        layer.apply(work[OUT][l], work[OUT][l + 1], rows.count);
+        activate(call.activation, work[OUT][l + 1], work[GRADIENT][l + 1], up(rows.count, ROWS) * layer.out_full);
+    }
+    if (call.closed)
+        rows.read_times(d_outputs, call.outputs(), work[GRADIENT][call.depth]);
+    else
+        rows.read(d_outputs, call.outputs(), work[GRADIENT][call.depth]);
+    if (inputs_too) std::fill_n(work[GRADIENT][0], up(call.inputs(), LANES) * BLOCK, 1.0f);
+    for (long l = call.depth - 1; l >= 0; l--) {  // in GRADIENT the slope stands until the gradient takes its place
+        const Layer& layer = net.layers[l];
+        if (sums) {
+            layer.sum_weights(work[OUT][l], work[GRADIENT][l + 1], sums, rows.count);
+            layer.sum_biases(work[GRADIENT][l + 1], sums, rows.count);
+        }
+        if (l > 0 || inputs_too) layer.pull<SCALED>(work[GRADIENT][l + 1], work[GRADIENT][l], rows.count);
+    }
+}
+
+// The same of direction . slope, where slope is the gradient of d_outputs . outputs by the inputs. That is the
+// derivative of d_outputs . outputs along the direction: forward, each row has a tangent, which stands a block below
+// it; backward, U is the gradient by the tangents before an activation, Z the one by what the tangents are of:
+//     U = slope * dT        Z = slope * dA + turn * dT
+void backward_of_slope(const Call& call, const Net& net, const Work& work, const Rows& rows, const float* d_outputs,
+                       float* sums, bool inputs_too) {
+    const long count = rows.count, below = BLOCK;
+    for (long l = 0; l < call.depth; l++) {
+        const Layer& layer = net.layers[l];
+        if (!call.bent(l)) break;
+        float *out = work[OUT][l + 1], *tangent = out + below * layer.out_full;
+        layer.apply(work[OUT][l], out, count);
+        layer.apply_flat(work[OUT][l] + below * layer.in_full, tangent, count);
+        activate_both(call.activation, out, tangent, work[SLOPE][l + 1], work[TURN][l + 1],
+                      up(count, ROWS) * layer.out_full);
+    }
+    const long outputs = up(call.outputs(), LANES);
+    std::fill_n(work[GRADIENT][call.depth], count * outputs, 0.0f);
+    rows.read(d_outputs, call.outputs(), work[GRADIENT][call.depth] + below * outputs);
     for (long l = call.depth - 1; l >= 0; l--) {
         const Layer& layer = net.layers[l];
-        const float *in = work.out[l], *gradient = work.gradient[l + 1];
-        if (sums) {
-            float *weight = sums + layer.sums, *bias = sums + layer.bias_sums;
-            if (layer.turned())
-                product<ADDED>(gradient, 1, layer.out_full, in, weight, layer.out, count, layer.in_full, nullptr);
-            else
-                product<ADDED>(in, 1, layer.in_full, gradient, weight, layer.in, count, layer.out_full, nullptr);
-            for (long r = 0; r < count; r++)
-                for (long o = 0; o < layer.out_full; o += LANES) at(bias + o) += at(gradient + r * layer.out_full + o);
+        float *in = work[OUT][l], *tangent = in + below * layer.in_full;
+        float *gradient = work[GRADIENT][l + 1], *of_tangent = gradient + below * layer.out_full;
+        const float *slope = work[SLOPE][l + 1], *turn = work[TURN][l + 1];
+        for (long i = 0; call.bent(l) && i < count * layer.out_full; i += LANES) {
+            at(gradient + i) = at(slope + i) * at(gradient + i) + at(turn + i) * at(of_tangent + i);
+            at(of_tangent + i) *= at(slope + i);
         }
-        if (l > 0 || inputs_too)
-            product<SCALED>(gradient, layer.out_full, 1, layer.backward, work.gradient[l], count, layer.out,
-                            layer.in_full, nullptr);
+        layer.sum_weights(in, gradient, sums, count);
+        layer.sum_weights(tangent, of_tangent, sums, count);
+        layer.sum_biases(gradient, sums, count);
+        if (l > 0 || inputs_too) layer.pull<FROM_BIAS>(gradient, work[GRADIENT][l], count);
+        if (l > 0) layer.pull<FROM_BIAS>(of_tangent, work[GRADIENT][l] + below * layer.in_full, count);
     }
+}
+
+// The parts' sums, in their order, as the call wants them
+void write_sums(const Call& call, const std::vector<Net>& nets, const std::vector<Task>& tasks, float* sums,
+                float* const* d_weights, float* const* d_biases) {
+    const size_t size = nets[0].sums_size;
+    for (long s = 0; s < call.sets; s++) {
+        float* total = nullptr;
+        for (size_t t = 0; t < tasks.size(); t++) {
+            if (tasks[t].set != s) continue;
+            if (!total)
+                total = sums + t * size;
+            else
+                for (size_t i = 0; i < size; i += LANES) at(total + i) += at(sums + t * size + i);
+        }
+        for (long l = 0; l < call.depth; l++) {
+            const Layer& layer = nets[s].layers[l];
+            for (long o = 0; o < layer.out; o++) {
+                float* row = d_weights[l] + (s * layer.out + o) * layer.in;
+                for (long i = 0; i < layer.in; i++) {
+                    const long place = layer.turned() ? o * layer.in_full + i : i * layer.out_full + o;
+                    row[i] = total ? total[layer.sums + place] : 0.0f;
+                }
+                d_biases[l][s * layer.out + o] = total ? total[layer.bias_sums + o] : 0.0f;
+            }
+        }
+    }
+}
+
+// direction: null for the gradients of d_outputs . outputs, else those of `backward_of_slope`
+void all_backward(const Call& call, const float* inputs, const float* direction, const float* d_outputs, float* d_inputs,
+                  const float* const* weights, const float* const* biases, float* const* d_weights,
+                  float* const* d_biases, int64_t threads) {
+    const std::vector<Net> nets = pack(call, weights, biases, true);
+    const std::vector<Task> tasks = share_out(call, nets);
+    const size_t size = nets[0].sums_size;
+    static thread_local Buffer buffer;
+    float* const all_sums = d_weights ? buffer.of(size * std::max<size_t>(tasks.size(), 1)) : nullptr;
+#pragma omp parallel for num_threads(workers(threads, tasks)) if (workers(threads, tasks) > 1) schedule(static)
+    for (size_t t = 0; t < tasks.size(); t++) {
+        const Net& net = nets[tasks[t].set];
+        const Work work(call, direction ? 4 : 2, direction ? 2 * BLOCK : BLOCK);
+        float* const sums = d_weights ? all_sums + t * size : nullptr;
+        if (sums) std::memset(sums, 0, size * sizeof(float));
+        for (long begin = tasks[t].begin; begin < tasks[t].end; begin += BLOCK) {
+            const Rows rows{call, net, begin, std::min(BLOCK, tasks[t].end - begin)};
+            rows.read(inputs, call.inputs(), work[OUT][0]);
+            if (direction) {
+                rows.read(direction, call.inputs(), work[OUT][0] + BLOCK * up(call.inputs(), LANES));
+                backward_of_slope(call, net, work, rows, d_outputs, sums, d_inputs);
+            } else {
+                backward(call, net, work, rows, d_outputs, sums, d_inputs);
+            }
+            if (d_inputs) rows.write(work[GRADIENT][0], call.inputs(), d_inputs);
+        }
+    }
+    if (d_weights) write_sums(call, nets, tasks, all_sums, d_weights, d_biases);
 }
 
 }  // namespace
 
 // Tensors lie [env, agent, feature], weights [set, out, in], biases [set, out]. widths: of the inputs, then of each
 // layer's outputs. groups: the set of each agent. closed: the last layer is followed by the activation too.
+// d_inputs, or d_weights and d_biases: null where nobody asks
 
 extern "C" void understudy_forward(const float* inputs, float* outputs, const float* const* weights,
                                    const float* const* biases, const int64_t* widths, const int64_t* groups,
@@ -314,69 +456,33 @@ extern "C" void understudy_forward(const float* inputs, float* outputs, const fl
     const Call call{envs, agents, sets, depth, activation, closed, widths, groups};
     const std::vector<Net> nets = pack(call, weights, biases, false);
     const std::vector<Task> tasks = share_out(call, nets);
-#pragma omp parallel for num_threads(std::min<int64_t>(threads, tasks.size())) if (threads > 1 && tasks.size() > 1) schedule(static)
+#pragma omp parallel for num_threads(workers(threads, tasks)) if (workers(threads, tasks) > 1) schedule(static)
     for (size_t t = 0; t < tasks.size(); t++) {
         const Net& net = nets[tasks[t].set];
-        const Work work(call, false);
+        const Work work(call, 1, BLOCK);
         for (long begin = tasks[t].begin; begin < tasks[t].end; begin += BLOCK) {
             const Rows rows{call, net, begin, std::min(BLOCK, tasks[t].end - begin)};
-            rows.read(inputs, call.inputs(), work.out[0]);
-            go_forward(call, net, work, rows.count, depth);
-            rows.write(work.out[depth], call.outputs(), outputs);
+            rows.read(inputs, call.inputs(), work[OUT][0]);
+            forward(call, net, work, rows.count);
+            rows.write(work[OUT][depth], call.outputs(), outputs);
         }
     }
 }
 
-// d_inputs, or d_weights and d_biases: null where nobody asks
 extern "C" void understudy_backward(const float* inputs, const float* d_outputs, float* d_inputs,
                                     const float* const* weights, const float* const* biases, float* const* d_weights,
                                     float* const* d_biases, const int64_t* widths, const int64_t* groups, int64_t envs,
                                     int64_t agents, int64_t sets, int64_t depth, int64_t activation, int64_t closed,
                                     int64_t threads) {
     const Call call{envs, agents, sets, depth, activation, closed, widths, groups};
-    const std::vector<Net> nets = pack(call, weights, biases, true);
-    const std::vector<Task> tasks = share_out(call, nets);
-    const size_t size = nets[0].sums_size;
-    static thread_local Buffer buffer;
-    float* const all_sums = d_weights ? buffer.of(size * std::max<size_t>(tasks.size(), 1)) : nullptr;
-#pragma omp parallel for num_threads(std::min<int64_t>(threads, tasks.size())) if (threads > 1 && tasks.size() > 1) schedule(static)
-    for (size_t t = 0; t < tasks.size(); t++) {
-        const Net& net = nets[tasks[t].set];
-        const Work work(call, true);
-        float* const sums = d_weights ? all_sums + t * size : nullptr;
-        if (sums) std::memset(sums, 0, size * sizeof(float));
-        for (long begin = tasks[t].begin; begin < tasks[t].end; begin += BLOCK) {
-            const Rows rows{call, net, begin, std::min(BLOCK, tasks[t].end - begin)};
-            rows.read(inputs, call.inputs(), work.out[0]);
-            go_forward(call, net, work, rows.count, closed ? depth : depth - 1);
-            if (closed)
-                rows.read_times(d_outputs, call.outputs(), work.gradient[depth]);
-            else
-                rows.read(d_outputs, call.outputs(), work.gradient[depth]);
-            if (d_inputs) std::fill_n(work.gradient[0], up(call.inputs(), LANES) * BLOCK, 1.0f);
-            go_back(call, net, work, rows.count, sums, d_inputs);
-            if (d_inputs) rows.write(work.gradient[0], call.inputs(), d_inputs);
-        }
-    }
-    for (int64_t s = 0; d_weights && s < sets; s++) {
-        float* total = nullptr;
-        for (size_t t = 0; t < tasks.size(); t++) {
-            if (tasks[t].set != s) continue;
-            if (!total)
-                total = all_sums + t * size;
-            else
-                for (size_t i = 0; i < size; i += LANES) at(total + i) += at(all_sums + t * size + i);
-        }
-        for (int64_t l = 0; l < depth; l++) {
-            const Layer& layer = nets[s].layers[l];
-            for (long o = 0; o < layer.out; o++) {
-                float* row = d_weights[l] + (s * layer.out + o) * layer.in;
-                for (long i = 0; i < layer.in; i++) {
-                    const long at = layer.turned() ? o * layer.in_full + i : i * layer.out_full + o;
-                    row[i] = total ? total[layer.sums + at] : 0.0f;
-                }
-                d_biases[l][s * layer.out + o] = total ? total[layer.bias_sums + o] : 0.0f;
-            }
-        }
-    }
+    all_backward(call, inputs, nullptr, d_outputs, d_inputs, weights, biases, d_weights, d_biases, threads);
+}
+
+extern "C" void understudy_backward_of_slope(const float* inputs, const float* direction, const float* d_outputs,
+                                             float* d_inputs, const float* const* weights, const float* const* biases,
+                                             float* const* d_weights, float* const* d_biases, const int64_t* widths,
+                                             const int64_t* groups, int64_t envs, int64_t agents, int64_t sets,
+                                             int64_t depth, int64_t activation, int64_t closed, int64_t threads) {
+    const Call call{envs, agents, sets, depth, activation, closed, widths, groups};
+    all_backward(call, inputs, direction, d_outputs, d_inputs, weights, biases, d_weights, d_biases, threads);
 }

@@ -26,6 +26,7 @@ from understudy.nets import native
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": F.relu, "silu": F.silu}
 CODES = {"tanh": 0, "relu": 1, "silu": 2}  # as in fused.cpp
+POINTERS = {"understudy_forward": 6, "understudy_backward": 9, "understudy_backward_of_slope": 10}
 WIDEST = 1024  # wider layers leave the caches: torch's own products are as fast
 ALONE = (ctypes.c_int64 * 1)(0)  # the set of every agent where there is one
 
@@ -90,32 +91,71 @@ def status() -> str:
 
 
 class _Fused(torch.autograd.Function):
+    """y of (x, *weights, *biases)."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, activation: str, groups: Tensor, closed: bool, *parameters: Tensor) -> Tensor:
         ctx.save_for_backward(x, groups, *parameters)
         ctx.settings = activation, closed
-        depth = len(parameters) // 2
-        return _forward(x, parameters[:depth], parameters[depth:], activation, groups, closed)
+        return _forward(x, *_halves(parameters), activation, groups, closed)
 
     @staticmethod
-    def backward(ctx: Any, *outputs: Any) -> Any:
+    def backward(ctx: Any, *pulls: Any) -> Any:
         x, groups, *parameters = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[0], any(ctx.needs_input_grad[4:])
+        found = _Gradient.apply(x, pulls[0], *ctx.settings, groups, wanted, *parameters)
+        return found[0], None, None, None, *found[1:]
+
+
+class _Gradient(torch.autograd.Function):
+    """The gradients of pull . y by (x, *weights, *biases), as functions of those and of pull."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        pull: Tensor,
+        activation: str,
+        closed: bool,
+        groups: Tensor,
+        wanted: tuple[bool, bool],
+        *parameters: Tensor,
+    ) -> tuple[Tensor | None, ...]:
+        ctx.save_for_backward(x, pull, groups, *parameters)
+        ctx.settings = activation, closed
+        ctx.set_materialize_grads(False)
+        return _backward(x, None, pull, *_halves(parameters), activation, groups, closed, *wanted)
+
+    @staticmethod
+    def backward(ctx: Any, *directions: Any) -> Any:
+        x, pull, groups, *parameters = ctx.saved_tensors
         activation, closed = ctx.settings
-        wanted = [ctx.needs_input_grad[0], *ctx.needs_input_grad[4:]]
-        depth = len(parameters) // 2
-        if torch.is_grad_enabled():  # somebody will differentiate the gradient
-            # by other names, so that what `x` was made from does not count where it is a parameter too
-            inputs = [tensor.view_as(tensor) for tensor in (x, *parameters)]
-            y = plain(inputs[0], inputs[1 : 1 + depth], inputs[1 + depth :], activation, groups, closed)
+        wanted = [*ctx.needs_input_grad[:2], *ctx.needs_input_grad[6:]]
+        slope_alone = directions[0] is not None and all(each is None for each in directions[1:])
+        again = torch.is_grad_enabled()
+        if slope_alone and not wanted[1] and not again:
+            given = x, directions[0], pull, *_halves(parameters), activation, groups, closed
+            d_x, *rest = _backward(*given, wanted[0], any(wanted[2:]))
+            return d_x, None, None, None, None, None, *rest
+        with torch.enable_grad():
+            # under other names, so that what `x` was made from does not count where it is a parameter too
+            inputs = [tensor.view_as(tensor) for tensor in (x, pull, *parameters)]
+            for tensor in inputs:
+                tensor.requires_grad_()
+            y = plain(inputs[0], *_halves(inputs[2:]), activation, groups, closed)
+            first = torch.autograd.grad(y, [inputs[0], *inputs[2:]], inputs[1], create_graph=True)
+            pairs = [(gradient, each) for gradient, each in zip(first, directions, strict=True) if each is not None]
+            outputs, pulls = zip(*pairs, strict=True)
             asked = [tensor for tensor, want in zip(inputs, wanted, strict=True) if want]
-            found = iter(torch.autograd.grad(y, asked, outputs, create_graph=True))
-            d_x, *rest = [next(found) if want else None for want in wanted]
-        else:
-            weights, biases = parameters[:depth], parameters[depth:]
-            d_x, rest = _backward(
-                x, outputs[0], weights, biases, activation, groups, closed, wanted[0], any(wanted[1:])
-            )
-        return d_x, None, None, None, *rest
+            found = iter(torch.autograd.grad(outputs, asked, pulls, create_graph=again, allow_unused=True))
+        d_x, d_pull, *rest = [next(found) if want else None for want in wanted]
+        return d_x, d_pull, None, None, None, None, *rest
+
+
+def _halves(parameters: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Weights and biases."""
+    depth = len(parameters) // 2
+    return parameters[:depth], parameters[depth:]
 
 
 # ---- the compiled functions ----
@@ -128,7 +168,8 @@ def _library() -> ctypes.CDLL | str:
         library = native.library(Path(__file__).with_name("fused.cpp"))
     except native.Unavailable as reason:
         return f"off: {reason}"
-    for function, pointers in ((library.understudy_forward, 6), (library.understudy_backward, 9)):
+    for name, pointers in POINTERS.items():
+        function = getattr(library, name)
         function.argtypes = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * 7
         function.restype = None
     return library
@@ -173,7 +214,8 @@ def _forward(
 
 def _backward(
     x: Tensor,
-    d_y: Tensor,
+    direction: Tensor | None,
+    pull: Tensor,
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
     activation: str,
@@ -181,20 +223,25 @@ def _backward(
     closed: bool,
     inputs_too: bool,
     parameters_too: bool,
-) -> tuple[Tensor | None, list[Tensor | None]]:
-    x, d_y = x.contiguous(), d_y.contiguous()
+) -> tuple[Tensor | None, ...]:
+    """Gradients of pull . y by x, weights and biases; with a `direction`, those of direction . (the first of these)."""
+    x, pull = x.contiguous(), pull.contiguous()
     weights, biases = [w.contiguous() for w in weights], [b.contiguous() for b in biases]
     d_x = torch.empty_like(x) if inputs_too else None
     d_weights, d_biases = ([torch.empty_like(p) for p in each] if parameters_too else [] for each in (weights, biases))
     widths, sets, sizes = _described(x, weights, activation, groups, closed)
-    library: Any = _library()
-    library.understudy_backward(
-        x.data_ptr(), d_y.data_ptr(), None if d_x is None else d_x.data_ptr(), _pointers(weights), _pointers(biases),
+    rest = (
+        pull.data_ptr(), None if d_x is None else d_x.data_ptr(), _pointers(weights), _pointers(biases),
         _pointers(d_weights) if parameters_too else None, _pointers(d_biases) if parameters_too else None,
         widths, sets, *sizes,
     )  # fmt: skip
-    nothing: list[Tensor | None] = [None] * (2 * len(weights))
-    return d_x, [*d_weights, *d_biases] if parameters_too else nothing
+    library: Any = _library()
+    if direction is None:
+        library.understudy_backward(x.data_ptr(), *rest)
+    else:
+        direction = direction.contiguous()
+        library.understudy_backward_of_slope(x.data_ptr(), direction.data_ptr(), *rest)
+    return d_x, *(d_weights + d_biases if parameters_too else [None] * (2 * len(weights)))
 
 
 def _described(
