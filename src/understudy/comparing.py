@@ -6,7 +6,7 @@ measured. A comparison that was stopped goes on where it was; what was measured 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -208,11 +208,10 @@ def _scene(env: Env, demos: Demos | None, plan: Plan, expert: api.Expert | None,
 
 def _sizes(scene: _Scene, episodes: int, seed: int) -> tuple[tuple[_Scene, ...], str]:
     """The same rules for other numbers of agents, or why there are none: who learnt here must be able to play there."""
-    env, spec = scene.env, scene.env.spec
-    rules = {f.name: f for f in fields(env)} if is_dataclass(env) else {}
-    if "agents" not in rules:
+    env = cast(Any, scene.env)
+    if "agents" not in getattr(env, "__dataclass_fields__", ()):
         return (), "the env's rules name no number of agents"
-    count, found, why = env.agents, [], ""
+    spec, count, found, why = env.spec, env.agents, [], ""
     for other in sorted({max(1, count - 1), count + 1, 2 * count} - {count}):
         try:
             there = replace(env, agents=other)
