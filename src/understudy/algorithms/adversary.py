@@ -195,6 +195,16 @@ def watch_ends(learner: Standing, played: Segment, demos: Demos, env: Env, updat
         )
 
 
+def settled(learner: ppo.Config, updates: int, settle: int) -> ppo.Config:
+    """How to learn after so many `updates`: the change that a step aims at falls, as 1 / (1 + updates / settle).
+
+    The learning rate follows `target_kl`, however little there is to learn: without this, where learners and
+    demonstrators agree, each update would still move the policies as far as the first, at random. KL goes as the square
+    of a step, so steps shorten as 1 / sqrt(updates), over which means converge (Polyak & Juditsky 1992).
+    """
+    return replace(learner, target_kl=learner.target_kl / (1 + updates / settle)) if settle else learner
+
+
 @torch.no_grad()
 def follow(averaged: AgentPolicy, policy: AgentPolicy, rate: float) -> None:
     """Move the averaged weights towards the policy's; its normaliser is taken over."""
