@@ -242,7 +242,7 @@ def discriminate(
     """One gradient step of g and h on a batch of each side.
 
     The batches hold steps that were played, as many of each side: their logit is that among all steps, f - log pi, less
-    what the ends of games alone say (`maths.adversarial.ends_logits`). f sees each step in a symmetric world of its own,
+    what the ends of games alone say (`maths.adversarial.ends_logits`). f sees each in a symmetric world drawn for it,
     log pi is that of the step itself.
     """
     theirs = _demonstrated(config, state, demos)
