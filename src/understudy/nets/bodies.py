@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from understudy.nets.mlp import ACTIVATIONS, AgentLinear
+from understudy.nets.fused import ACTIVATIONS
+from understudy.nets.mlp import AgentLinear, through
 
 Starts = Bool[Tensor, "env time"] | None
 Present = Bool[Tensor, "env time agent"] | None
@@ -33,7 +34,7 @@ class Feedforward(nn.Module):
         super().__init__()
         widths = [inputs] + [hidden] * layers
         self.layers = nn.ModuleList(AgentLinear(a, b, groups, math.sqrt(2), generator) for a, b in pairwise(widths))
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation
         self.outputs = widths[-1]
 
     def start(self, envs: int) -> tuple[()]:
@@ -42,9 +43,7 @@ class Feedforward(nn.Module):
     def forward(
         self, x: Float[Tensor, "env time agent feature"], memory: tuple[()], starts: Starts, present: Present
     ) -> tuple[Float[Tensor, "env time agent hidden"], tuple[()]]:
-        for layer in self.layers:
-            x = self.activation(layer(x))
-        return x, ()
+        return through(self.layers, x, self.activation, closed=True), ()
 
 
 class Recurrent(nn.Module):

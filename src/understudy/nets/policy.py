@@ -18,7 +18,8 @@ from understudy.core.tree import tree_map
 from understudy.core.types import Continuous, EnvSpec, View, action_shape
 from understudy.maths.heads import Head, action_features, make_head, one_hot
 from understudy.nets.bodies import BODIES
-from understudy.nets.mlp import ACTIVATIONS, AgentLinear, Normaliser, sharing_groups
+from understudy.nets.fused import ACTIVATIONS
+from understudy.nets.mlp import AgentLinear, Normaliser, sharing_groups
 
 Choose = Callable[[Tensor, int | slice, Tensor | None], Tensor]
 
