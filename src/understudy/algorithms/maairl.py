@@ -60,7 +60,7 @@ class Config:
     pays: Literal["level", "ratio", "shaped", "reward"] = "level"  # the learners: f + entropy, f - log pi, f, or g
     judge: JudgeConfig = field(default_factory=lambda: JudgeConfig(sees="joint", state_only=True))  # g, and what it
     # sees; h sees the same, without actions
-    symmetric: bool = True  # discriminator and clone see every step as in a symmetric world, where the env says of any
+    symmetric: bool = True  # g, h and the clone see every step as in a symmetric world, where the env says of any
     judge_steps: int = 8  # gradient steps of the discriminator in an update
     batch: int = 512  # steps of each side in one of them
     judge_rate: float = 1e-3
@@ -242,11 +242,11 @@ def discriminate(
     generator: torch.Generator,
     groups: Groups = (),
 ) -> dict[str, Tensor]:
-    """One gradient step of g and h on a batch of each side, each step in a symmetric world of its own.
+    """One gradient step of g and h on a batch of each side.
 
-    log pi is that of the world in which the step was played. The batches hold steps that were played, as many of each
-    side: their logit is that among all steps, f - log pi, less what the ends of games alone say
-    (`maths.adversarial.ends_logits`).
+    The batches hold steps that were played, as many of each side: their logit is that among all steps, f - log pi, less
+    what the ends of games alone say (`maths.adversarial.ends_logits`). f sees each in a symmetric world drawn for it,
+    log pi is that of the step itself.
     """
     theirs = _demonstrated(config, state, demos)
     at_random = round(config.contrast * config.batch)
