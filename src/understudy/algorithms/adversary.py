@@ -42,9 +42,18 @@ class Side:
 
 
 def beginning(
-    start: str, clone: bc.Config, net: NetConfig, demos: Demos | None, env: Env | None, generator: torch.Generator
+    start: str,
+    clone: bc.Config,
+    net: NetConfig,
+    demos: Demos | None,
+    env: Env | None,
+    generator: torch.Generator,
+    symmetric: bool = False,
 ) -> AgentPolicy:
     """The policy to begin from: "clone" of the demonstrators, "fresh", or read from the folder `start`.
+
+    Args:
+        symmetric: the clone learns from symmetric worlds too, whatever `clone` says.
 
     Raises:
         DemosError: there are no demonstrations.
@@ -57,7 +66,7 @@ def beginning(
     if start == "fresh":
         return build_policy(net, env.spec, generator)
     if start == "clone":
-        return bc.clone(replace(clone, net=net), demos, generator)
+        return bc.clone(replace(clone, net=net, symmetric=symmetric or clone.symmetric), demos, generator, env)
     return _grown(load_policy(start), start, env)
 
 

@@ -4,9 +4,9 @@ With a reward g and a potential h, each agent's own, and the policy pi that is b
 
     f(o, a, o') = g(o, a) + discount * h(o') - h(o)          D = exp f / (exp f + pi(a|o))
 
-D is taught to know the demonstrators' steps. Where learner and demonstrators agree f is log pi, the advantage of the
-demonstrators' play; if g sees the state alone, it is their reward, up to what no behaviour can tell. Agent i climbs the
-discounted sum of what `pays` names:
+D is taught to know the demonstrators' steps; where one judges the whole team, pi is the product over the agents. Where
+learner and demonstrators agree f is log pi, the advantage of the demonstrators' play; if g sees the state alone, it is
+their reward, up to what no behaviour can tell. Agent i climbs the discounted sum of what `pays` names:
 
     level    f_i + entropy of pi_i: log D - log(1 - D) on average over the agent's actions
     ratio    f_i - log pi_i = log D_i - log(1 - D_i), the theory's: each unlikely action is paid for being unlikely
@@ -236,7 +236,10 @@ def discriminate(
     at_random = round(config.contrast * config.batch)
     drawn = [(state.random, at_random), (pool, config.batch - at_random)]
     ours = tree_cat([_some(side, count, generator) for side, count in drawn if count])
-    expert, learner = (airl_logits(state.shaped(side), side.labels["log_prob"]) - of_play for side in (theirs, ours))
+    expert, learner = (
+        airl_logits(state.shaped(side), _of_judged(config, side.labels["log_prob"], side)) - of_play
+        for side in (theirs, ours)
+    )
     loss = discriminator_loss(expert, learner, adversary.present(theirs), adversary.present(ours))
     penalty = torch.zeros_like(loss)
     if config.penalty:
@@ -258,10 +261,23 @@ def pay_of(
 ) -> Float[Tensor, "env time agent"]:
     """What the learners get for steps that were played. `params`: of the policies' heads there."""
     if config.pays == "level":
-        return f + adversary.surprise(state.policy, params, played.view.legal, generator)
+        surprise = adversary.surprise(state.policy, params, played.view.legal, generator)
+        return f + _of_judged(config, surprise, played)
     if config.pays == "ratio":
-        return airl_logits(f, adversary.likelihood(state.policy, params, played.actions, played.view.legal))
+        log_prob = adversary.likelihood(state.policy, params, played.actions, played.view.legal)
+        return airl_logits(f, _of_judged(config, log_prob, played))
     return f if config.pays == "shaped" else state.shaped.reward(played.view, played.actions)
+
+
+def _of_judged(config: Config, each: Float[Tensor, "*batch agent"], steps: Segment) -> Float[Tensor, "*batch agent"]:
+    """Of an action's log-probability: the agent's own, or where one f judges the team everybody's together.
+
+    With its own alone, no f of the team could be log pi of two agents who play unlike each other.
+    """
+    if config.judge.sees != "team":
+        return each
+    there = torch.ones_like(each) if steps.view.present is None else steps.view.present.to(each.dtype)
+    return (each * there).sum(dim=-1, keepdim=True).expand_as(each)
 
 
 def learned_reward(config: Config, state: State) -> LearnedReward:
