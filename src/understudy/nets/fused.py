@@ -2,8 +2,8 @@
 
 Of learning with networks of 64 to 256 features next to all time goes into products so small that memory between them,
 and the activation, cost more than the products. `fused.cpp` takes a block of rows through all layers while it is in the
-nearest caches, and in backward computes the layers again rather than read them. `mlp` uses it where it can, and is
-`plain` everywhere else: other devices, other dtypes, a graph of the gradient, transforms of torch.
+nearest caches. `mlp` uses it where it can, and is `plain` everywhere else: other devices and dtypes, transforms of
+torch, gradients of higher order than a penalty of slopes needs.
 
 `UNDERSTUDY_FUSED=0` turns it off.
 """
@@ -26,7 +26,12 @@ from understudy.nets import native
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": F.relu, "silu": F.silu}
 CODES = {"tanh": 0, "relu": 1, "silu": 2}  # as in fused.cpp
-POINTERS = {"understudy_forward": 6, "understudy_backward": 9, "understudy_backward_of_slope": 10}
+SIGNATURES = {  # name: pointers, numbers after them
+    "understudy_kept": (2, 6),
+    "understudy_forward": (7, 7),
+    "understudy_backward": (10, 7),
+    "understudy_backward_of_slope": (10, 7),
+}
 WIDEST = 1024  # wider layers leave the caches: torch's own products are as fast
 ALONE = (ctypes.c_int64 * 1)(0)  # the set of every agent where there is one
 
@@ -95,15 +100,16 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, activation: str, groups: Tensor, closed: bool, *parameters: Tensor) -> Tensor:
-        ctx.save_for_backward(x, groups, *parameters)
+        kept = _room_to_keep(x, parameters, activation, groups, closed) if any(ctx.needs_input_grad) else None
+        ctx.save_for_backward(x, groups, kept, *parameters)
         ctx.settings = activation, closed
-        return _forward(x, *_halves(parameters), activation, groups, closed)
+        return _forward(x, *_halves(parameters), activation, groups, closed, kept)
 
     @staticmethod
     def backward(ctx: Any, *pulls: Any) -> Any:
-        x, groups, *parameters = ctx.saved_tensors
+        x, groups, kept, *parameters = ctx.saved_tensors
         wanted = ctx.needs_input_grad[0], any(ctx.needs_input_grad[4:])
-        found = _Gradient.apply(x, pulls[0], *ctx.settings, groups, wanted, *parameters)
+        found = _Gradient.apply(x, pulls[0], *ctx.settings, groups, kept, wanted, *parameters)
         return found[0], None, None, None, *found[1:]
 
 
@@ -118,25 +124,26 @@ class _Gradient(torch.autograd.Function):
         activation: str,
         closed: bool,
         groups: Tensor,
+        kept: Tensor | None,
         wanted: tuple[bool, bool],
         *parameters: Tensor,
     ) -> tuple[Tensor | None, ...]:
         ctx.save_for_backward(x, pull, groups, *parameters)
         ctx.settings = activation, closed
         ctx.set_materialize_grads(False)
-        return _backward(x, None, pull, *_halves(parameters), activation, groups, closed, *wanted)
+        return _backward(x, None, pull, *_halves(parameters), activation, groups, closed, *wanted, kept)
 
     @staticmethod
     def backward(ctx: Any, *directions: Any) -> Any:
         x, pull, groups, *parameters = ctx.saved_tensors
         activation, closed = ctx.settings
-        wanted = [*ctx.needs_input_grad[:2], *ctx.needs_input_grad[6:]]
+        wanted = [*ctx.needs_input_grad[:2], *ctx.needs_input_grad[7:]]
         slope_alone = directions[0] is not None and all(each is None for each in directions[1:])
         again = torch.is_grad_enabled()
         if slope_alone and not wanted[1] and not again:
             given = x, directions[0], pull, *_halves(parameters), activation, groups, closed
             d_x, *rest = _backward(*given, wanted[0], any(wanted[2:]))
-            return d_x, None, None, None, None, None, *rest
+            return d_x, None, None, None, None, None, None, *rest
         with torch.enable_grad():
             # under other names, so that what `x` was made from does not count where it is a parameter too
             inputs = [tensor.view_as(tensor) for tensor in (x, pull, *parameters)]
@@ -149,7 +156,7 @@ class _Gradient(torch.autograd.Function):
             asked = [tensor for tensor, want in zip(inputs, wanted, strict=True) if want]
             found = iter(torch.autograd.grad(outputs, asked, pulls, create_graph=again, allow_unused=True))
         d_x, d_pull, *rest = [next(found) if want else None for want in wanted]
-        return d_x, d_pull, None, None, None, None, *rest
+        return d_x, d_pull, None, None, None, None, None, *rest
 
 
 def _halves(parameters: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
@@ -168,10 +175,10 @@ def _library() -> ctypes.CDLL | str:
         library = native.library(Path(__file__).with_name("fused.cpp"))
     except native.Unavailable as reason:
         return f"off: {reason}"
-    for name, pointers in POINTERS.items():
+    for name, (pointers, numbers) in SIGNATURES.items():
         function = getattr(library, name)
-        function.argtypes = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * 7
-        function.restype = None
+        function.argtypes = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * numbers
+        function.restype = ctypes.c_int64 if name == "understudy_kept" else None
     return library
 
 
@@ -201,14 +208,31 @@ def _unsuited(x: Tensor, weights: Sequence[Tensor]) -> str | None:
     return None if state == "in use" else state
 
 
+def _room_to_keep(
+    x: Tensor, parameters: Sequence[Tensor], activation: str, groups: Tensor, closed: bool
+) -> Tensor | None:
+    """Where forward leaves its activations for backward. None where backward must compute them again."""
+    widths, sets, sizes = _described(x, _halves(parameters)[0], activation, groups, closed)
+    library: Any = _library()
+    floats = library.understudy_kept(widths, sets, *sizes[:-1])
+    return torch.empty(floats) if floats else None
+
+
 def _forward(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: str, groups: Tensor, closed: bool
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    activation: str,
+    groups: Tensor,
+    closed: bool,
+    kept: Tensor | None = None,
 ) -> Tensor:
     x, weights, biases = x.contiguous(), [w.contiguous() for w in weights], [b.contiguous() for b in biases]
     y = x.new_empty(*x.shape[:-1], weights[-1].shape[1])
+    given = x.data_ptr(), y.data_ptr(), None if kept is None else kept.data_ptr(), _pointers(weights), _pointers(biases)
     widths, sets, sizes = _described(x, weights, activation, groups, closed)
     library: Any = _library()
-    library.understudy_forward(x.data_ptr(), y.data_ptr(), _pointers(weights), _pointers(biases), widths, sets, *sizes)
+    library.understudy_forward(*given, widths, sets, *sizes)
     return y
 
 
@@ -223,6 +247,7 @@ def _backward(
     closed: bool,
     inputs_too: bool,
     parameters_too: bool,
+    kept: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of pull . y by x, weights and biases; with a `direction`, those of direction . (the first of these)."""
     x, pull = x.contiguous(), pull.contiguous()
@@ -237,7 +262,7 @@ def _backward(
     )  # fmt: skip
     library: Any = _library()
     if direction is None:
-        library.understudy_backward(x.data_ptr(), *rest)
+        library.understudy_backward(x.data_ptr(), None if kept is None else kept.data_ptr(), *rest)
     else:
         direction = direction.contiguous()
         library.understudy_backward_of_slope(x.data_ptr(), direction.data_ptr(), *rest)
