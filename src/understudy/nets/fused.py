@@ -32,7 +32,7 @@ SIGNATURES = {  # name: pointers, numbers after them
     "understudy_backward": (10, 7),
     "understudy_backward_of_slope": (10, 7),
 }
-WIDEST = 1024  # wider layers leave the caches: torch's own products are as fast
+WIDEST = 512  # the gradients of wider layers would be summed in tens of megabytes
 ALONE = (ctypes.c_int64 * 1)(0)  # the set of every agent where there is one
 
 
@@ -49,6 +49,8 @@ def mlp(
     To float32's rounding it is `plain`, with gradients of any order. The same call gives the same bits, with any number
     of threads, and a row's outputs do not hang on the other rows.
     """
+    if torch.compiler.is_compiling():  # what follows cannot be traced
+        return plain(x, weights, biases, activation, groups, closed)
     reason = _unsuited(x, weights)
     if reason is not None:
         _tell(reason)
@@ -202,8 +204,6 @@ def _tell(reason: str) -> None:
 
 def _unsuited(x: Tensor, weights: Sequence[Tensor]) -> str | None:
     """Why this call is not for the compiled functions. None: it is."""
-    if torch.compiler.is_compiling():  # first: what follows cannot be traced
-        return "torch.compile"
     if x.dtype != torch.float32 or weights[0].dtype != torch.float32:
         return f"they are for float32, and this is {x.dtype}, {weights[0].dtype}"
     if x.device.type != "cpu" or weights[0].device.type != "cpu":
