@@ -10,7 +10,7 @@ import torch
 
 from understudy import api, cli
 from understudy.core import config as settings
-from understudy.core.errors import ConfigError, RunError
+from understudy.core.errors import ConfigError, DemosError, RunError
 from understudy.demos.demos import Demos
 from understudy.nets import fused
 from understudy.runs.log import read_lines
@@ -301,6 +301,32 @@ def test_a_run_json_that_was_changed_is_refused_in_one_line(run, trained, text):
         code, said = run(*words)
         assert (code == 2 and "run.json" in said) or "had other rules" in said
         assert "Traceback" not in said and len(said.splitlines()) == 1
+
+
+def test_what_was_learnt_to_be_paid_for_is_kept_with_the_run_and_painted(run, recorded, trained, tmp_path):
+    where = ["--env", "navigation", "--rule", "agents=2"]
+    small = ["--learner.envs", 4, "--learner.segment", 4, "--judge-steps", 1, "--start", "fresh", "--run.threads", 1]
+    for name in ("maairl", "magail"):
+        words = ["train", name, tmp_path / name, "--demos", recorded, *where, "--updates", 1, *small]
+        assert run(*words)[0] == 0
+        assert api.load_reward(tmp_path / name).spec.agents == 2
+        picture = tmp_path / f"{name}.png"
+        code, said = run("watch", tmp_path / name, *where, "--reward", "agent_1", "--save", picture)
+        assert code == 0 and picture.read_bytes().startswith(b"\x89PNG"), said
+    for player, name, wrong in (
+        (trained[0], "agent_1", "holds no reward"),
+        (tmp_path / "maairl", "agent_7", "Did you mean `agent_"),
+        ("navigation", "agent_1", "'navigation' is an env"),
+    ):
+        code, said = run("watch", player, *where, "--reward", name)
+        assert code == 2 and wrong in said, said
+    with pytest.raises(DemosError, match="the reward of navigation does not fit navigation: agents is 2"):
+        api.scenes(
+            api.expert_of(api.make_env("navigation")),
+            api.make_env("navigation"),
+            0,
+            api.load_reward(tmp_path / "magail"),
+        )
 
 
 def test_an_episode_is_watched_in_the_terminal_and_filmed(run, trained, tmp_path):

@@ -282,4 +282,4 @@ def test_where_no_other_team_can_play_it_says_why():
         )
         assert why in comparing._sizes(scene, 4, 0)[1]
     alone = build_policy(NetConfig(share="none"), Doors().spec, generator(0))
-    assert comparing._grown(alone, Doors(agents=3)) is None
+    assert api.grown(alone, Doors(agents=3)) is None

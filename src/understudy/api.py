@@ -16,22 +16,27 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from understudy.core import config as settings
 from understudy.core.errors import ConfigError, DemosError, EnvError, RunError, nearest
 from understudy.core.files import sha256
 from understudy.core.random import generator, split_seed
 from understudy.core.scene import Scene
 from understudy.core.tree import tree_leaves, tree_map
-from understudy.core.types import Continuous, Env, Policy, Segment
+from understudy.core.types import Continuous, Env, Policy, Segment, View
 from understudy.demos.demos import Demos
 from understudy.evaluation import metrics
 from understudy.evaluation import regret as strategic
 from understudy.evaluation.diagnostics import diagnose
 from understudy.evaluation.measured import SHOWN, Evaluation, report_of, text_of
+from understudy.evaluation.plots import painted
 from understudy.evaluation.regret import Regret
+from understudy.evaluation.rewards import landscape
 from understudy.maths.games import Deviations
 from understudy.nets import fused
-from understudy.nets.policy import AgentPolicy
+from understudy.nets.policy import AgentPolicy, build_policy
+from understudy.nets.rewards import LearnedReward, load_reward, save_reward
 from understudy.nets.saved import load_policy, save_policy
 from understudy.rollout import Queried, Scripted, Uniform, choosing, play, score
 from understudy.rollout import record as record_played
@@ -52,6 +57,7 @@ __all__ = [
     "evaluate",
     "expert_of",
     "load_policy",
+    "load_reward",
     "make_config",
     "make_env",
     "queried",
@@ -135,6 +141,7 @@ class Run:
 
 
 _HABITS = Habits()
+Reward = Callable[[View, Tensor], Tensor]  # a `LearnedReward`, or any other
 Expert = Policy | Callable[..., Any] | Path | str  # a policy, expert(env, view, noise) -> actions, or a run's folder
 
 
@@ -299,8 +306,10 @@ def train(
         )  # fmt: skip
     except loop.Interrupted as stopped:
         _policy(module, stopped.state, folder)
+        _reward(module, config, stopped.state, folder)
         raise
     policy = _policy(module, outcome.state, folder)
+    _reward(module, config, outcome.state, folder)
     where = None if folder is None else Path(folder)
     return Run(policy, outcome.metrics, outcome.updates, outcome.seconds, outcome.stopped, config, outcome.state, where)
 
@@ -500,22 +509,35 @@ def _median_episode(played: Segment, env: Env) -> Segment | None:
     return tree_map(lambda x: x[k : k + 1, :SHOWN].clone(), played)
 
 
-def scenes(policy: Policy, env: Env, seed: int = 0) -> list[Scene]:
-    """One episode as pictures. Raises EnvError where the env draws none."""
+def scenes(policy: Policy, env: Env, seed: int = 0, reward: Reward | None = None, agent: int = 0) -> list[Scene]:
+    """One episode as pictures.
+
+    Args:
+        reward: painted into each picture: what `agent` would be paid wherever it might stand, all else as it is.
+
+    Raises:
+        EnvError: the env draws none, or its agents stand nowhere in the plane.
+    """
     if not hasattr(env, "draw"):
         raise EnvError(f"{env.spec.title or type(env).__name__} has no pictures: its class offers no `draw`.")
-    if isinstance(policy, AgentPolicy):
-        fit(policy, env)
+    for learned in (policy, reward):
+        if isinstance(learned, AgentPolicy | LearnedReward):
+            fit(learned, env)
     played = play(env, policy, 1, generator(seed, "scenes"))
     assert played.view.whole is not None and played.next_view is not None and played.next_view.whole is not None
-    return [env.draw(whole) for whole in (*played.view.whole[0], played.next_view.whole[0, -1])]
+    moments = (*played.view.whole[0], played.next_view.whole[0, -1])
+    if reward is None:
+        return [env.draw(whole) for whole in moments]
+    return [painted(env.draw(whole), landscape(reward, env, whole, agent), env.spec.names[agent]) for whole in moments]
 
 
-def video(policy: Policy, env: Env, path: Path | str, seed: int = 0) -> Path:
-    """One episode as a .mp4, .gif or .png file. Raises MissingExtra without the extra `video`."""
+def video(
+    policy: Policy, env: Env, path: Path | str, seed: int = 0, reward: Reward | None = None, agent: int = 0
+) -> Path:
+    """One episode as a .mp4, .gif or .png file, as `scenes`. Raises MissingExtra without the extra `video`."""
     from understudy.evaluation.video import save_video
 
-    return save_video(path, scenes(policy, env, seed), dt=env.spec.dt or 0.1)
+    return save_video(path, scenes(policy, env, seed, reward, agent), dt=env.spec.dt or 0.1)
 
 
 def env_of(folder: Path | str) -> Env:
@@ -541,16 +563,26 @@ def env_of(folder: Path | str) -> Env:
     return env
 
 
-def fit(given: Demos | AgentPolicy, env: Env) -> None:
+def fit(given: Demos | AgentPolicy | LearnedReward, env: Env) -> None:
     """Raises DemosError where whoever was recorded, or learnt, saw or did other things than the agents of `env`."""
-    kind = "the policy" if isinstance(given, AgentPolicy) else "demos"
+    kind = {AgentPolicy: "the policy", LearnedReward: "the reward"}.get(type(given), "demos")
     for name in ("agents", "obs", "action"):
         there, here = getattr(given.spec, name), getattr(env.spec, name)
         if there != here:
             raise DemosError(
-                f"{kind} of {given.spec.title or 'an unnamed env'} {'does' if kind == 'the policy' else 'do'} not fit "
+                f"{kind} of {given.spec.title or 'an unnamed env'} {'do' if kind == 'demos' else 'does'} not fit "
                 f"{env.spec.title or 'this env'}: {name} is {there} there, {here} in the env."
             )
+
+
+def grown(policy: AgentPolicy, env: Env) -> AgentPolicy | None:
+    """The same weights for the agents of `env`, more or fewer of the same roles; None where they do not fit."""
+    other = build_policy(policy.config, env.spec, generator(0, "weights that are replaced"))
+    try:
+        other.load_state_dict(policy.state_dict())
+    except RuntimeError:
+        return None
+    return other
 
 
 def _entry(name: str) -> tuple[EnvEntry, str]:
@@ -572,6 +604,16 @@ def _policy(algorithm: ModuleType, state: Any, folder: Path | str | None) -> Age
     if folder is not None:
         save_policy(policy, folder)
     return policy
+
+
+def _reward(algorithm: ModuleType, config: Any, state: Any, folder: Path | str | None) -> None:
+    """Save what was learnt to be paid for beside the policy, where the method keeps such a reward."""
+    if folder is None or not hasattr(algorithm, "learned_reward"):
+        return
+    try:
+        save_reward(algorithm.learned_reward(config, state), folder)
+    except ConfigError:  # with these settings it has none that could be kept
+        return
 
 
 def _short(algorithm: ModuleType) -> str:

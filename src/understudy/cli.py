@@ -173,6 +173,7 @@ class Watch:
     env: str | None = None  # where to play; the run's own env where none is given
     rule: tuple[str, ...] = ()  # a rule of the env, such as --rule horizon=100
     save: Path | None = None  # write a .mp4, .gif or .png instead
+    reward: str | None = None  # name of an agent: paint what the run learned that it would be paid wherever it stood
     speed: float = 1.0  # times as fast as it was
     seed: int = 0
 
@@ -194,15 +195,30 @@ def watch(words: list[str]) -> None:
     learned = Path(given.player).is_dir()
     env = _env(given) if learned else api.make_env(given.player, **_rules(given.rule))
     policy = api.load_policy(given.player) if learned else api.expert_of(env)
+    reward, agent = _reward(given.player, given.reward, env, learned)
     if given.save is not None:
-        print(api.video(policy, env, given.save, given.seed))
+        print(api.video(policy, env, given.save, given.seed, reward, agent))
         return
     from rich.live import Live
 
     with Live(auto_refresh=False) as screen:
-        for scene in api.scenes(policy, env, given.seed):
+        for scene in api.scenes(policy, env, given.seed, reward, agent):
             screen.update(terminal(scene), refresh=True)
             time.sleep((env.spec.dt or 0.1) / given.speed)
+
+
+def _reward(player: str, name: str | None, env: Any, learned: bool) -> tuple[Any, int]:
+    """The reward that a run keeps, and the agent that is meant."""
+    from understudy import api
+    from understudy.core.errors import ConfigError, nearest
+
+    if name is None:
+        return None, 0
+    if not learned:
+        raise ConfigError(f"reward: {player!r} is an env, and rewards are learned by runs of magail and maairl.")
+    if name not in env.spec.names:
+        raise ConfigError(f"reward: no agent is called {name!r}.{nearest(name, env.spec.names)}")
+    return api.load_reward(player), env.spec.names.index(name)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ from understudy.evaluation import metrics
 from understudy.evaluation.compared import Comparison, Trial, growth
 from understudy.evaluation.partners import cross_play, seated
 from understudy.maths.stats import Estimate, over_seeds
-from understudy.nets import AgentPolicy, build_policy
 from understudy.rollout import Scripted, Team, Uniform, play, score, starts_of
 from understudy.runs import loop
 from understudy.runs.many import side_by_side
@@ -353,7 +352,7 @@ def _measured(policy: Any, scene: _Scene, demos: Demos, episodes: int) -> tuple[
     if scene.shown.rewards is not None and scene.expert is not None and env.spec.agents > 1 and _is_one_team(env):
         figures |= _among_experts(policy, scene, episodes)
     for other in scene.sizes:
-        if (grown := _grown(policy, other.env)) is not None and (found := _teams(grown, other, episodes)):
+        if (grown := api.grown(policy, other.env)) is not None and (found := _teams(grown, other, episodes)):
             figures[f"agents {other.env.spec.agents}"] = sum(team.score for team in found) / len(found)
     figures["seen"] = float(score(policy, demos).mean)
     if scene.held is not None:
@@ -366,16 +365,6 @@ def _measured(policy: Any, scene: _Scene, demos: Demos, episodes: int) -> tuple[
 
 def _is_one_team(env: Env) -> bool:
     return len(set(env.spec.teams)) == 1
-
-
-def _grown(policy: AgentPolicy, env: Env) -> AgentPolicy | None:
-    """The same weights for more or fewer agents; None where they are for those who learnt alone."""
-    grown = build_policy(policy.config, env.spec, torch.Generator())
-    try:
-        grown.load_state_dict(policy.state_dict())
-    except RuntimeError:
-        return None
-    return grown
 
 
 class _Seated(NamedTuple):

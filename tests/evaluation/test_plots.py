@@ -5,11 +5,13 @@ import xml.etree.ElementTree as ET
 from itertools import pairwise
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from understudy.core.errors import ConfigError
-from understudy.evaluation.plots import Curve, curves_svg, intervals_svg, labels, number, ticks
+from understudy.core.scene import Scene, Shape
+from understudy.evaluation.plots import Curve, curves_svg, intervals_svg, labels, number, painted, ticks
 from understudy.maths.stats import Estimate
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -109,3 +111,17 @@ def test_a_curve_of_uneven_lengths_is_refused():
         Curve("a", [0, 1], [1.0])
     with pytest.raises(ConfigError, match="either both ends or none"):
         Curve("a", [0, 1], [1.0, 2.0], low=[0.0, 0.0])
+
+
+def test_a_painted_scene_has_its_values_on_the_ground_and_under_its_bodies():
+    ground, body = Shape("rect", ((0.0, 0.0), (4.0, 2.0))), Shape("circle", ((1.0, 1.0),), 0.5)
+    scene = painted(Scene(0.0, 0.0, 4.0, 2.0, (ground, body), "now"), torch.tensor([[0.0, 1.0], [3.0, 2.0]]), "agent_0")
+    assert scene.shapes[0] == ground and scene.shapes[-1] == body
+    cells = {shape.points[0]: shape.colour for shape in scene.shapes[1:-1]}
+    assert list(cells) == [(0, 0), (2, 0), (0, 1), (2, 1)]  # rows from the bottom
+    assert cells[0, 0] == "#1c2060" and cells[0, 1] == "#fde74c"
+    light = [sum(int(c[k : k + 2], 16) * w for k, w in ((1, 0.3), (3, 0.59), (5, 0.11))) for c in cells.values()]
+    assert light[0] < light[1] < light[3] < light[2]
+    assert scene.caption == "now reward of agent_0: 0 blue, 3 yellow"
+    flat = painted(Scene(0.0, 0.0, 1.0, 1.0, ()), torch.full((2, 2), 5.0), "all")
+    assert len({shape.colour for shape in flat.shapes}) == 1

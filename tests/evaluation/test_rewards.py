@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from understudy import api
-from understudy.core.errors import DemosError
+from understudy.core.errors import DemosError, EnvError
 from understudy.core.random import generator
 from understudy.envs.particles import Navigation
-from understudy.evaluation.rewards import agreement, correlation, ranked
+from understudy.evaluation.rewards import agreement, correlation, landscape, ranked
 
 
 def draws(seed, episodes=40, steps=9):
@@ -95,3 +95,31 @@ def test_recordings_without_rewards_are_refused():
     played = api.record(Navigation(horizon=3), episodes=2).padded()
     with pytest.raises(DemosError, match="no rewards"):
         agreement(lambda view, actions: view.obs[..., 0], replace(played, rewards=None), generator(0))
+
+
+# ---- maps
+
+
+def test_a_map_shows_what_an_agent_would_be_paid_where_it_might_stand():
+    """Paid by nearness to the first landmark: the map falls off evenly round it, and others' agents change nothing."""
+    env = Navigation()
+    seen = env.reset(torch.rand(1, env.spec.reset_noise, generator=generator(3)))
+    whole, scene = env.whole(seen)[0], env.draw(env.whole(seen)[0])
+
+    def near(view, actions):
+        assert view.obs.shape == (30 * 30, 3, env.spec.obs) and not actions.any()
+        return -view.obs[..., 2:4].norm(dim=-1)  # the offset to the first landmark
+
+    found = landscape(near, env, whole, agent=1, cells=30)
+    up = scene.bottom + (torch.arange(30) + 0.5) / 30 * (scene.top - scene.bottom)
+    across = scene.left + (torch.arange(30) + 0.5) / 30 * (scene.right - scene.left)
+    x, y = seen.landmark[0, 0]
+    meant = -torch.hypot(across - x, (up - y).unsqueeze(-1))
+    torch.testing.assert_close(found, meant, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["rock_paper_scissors", "kitchen:cramped_room"])
+def test_envs_without_a_plane_have_no_maps(name):
+    env = api.make_env(name, **({"horizon": 3} if ":" in name else {}))
+    with pytest.raises(EnvError, match="has no"):
+        api.scenes(api.expert_of(env), env, reward=lambda view, actions: view.obs[..., 0])

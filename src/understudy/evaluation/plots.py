@@ -5,15 +5,20 @@ Text and axes take the page's own colour (`currentColor`); the lines' colours ar
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from itertools import groupby
 
+from jaxtyping import Float
+from torch import Tensor
+
 from understudy.core.errors import ConfigError
+from understudy.core.scene import Scene, Shape
 from understudy.maths.stats import Estimate
 
 COLOURS = ("#3f7fe8", "#e0762f", "#2a9d6f", "#b65fcf", "#d64f68", "#8b95a1", "#b08a1e", "#1fa3b8")
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 480, 270, 56, 20, 14, 42  # of a plot of curves, in its own pixels
+HEAT = ((28, 32, 96), (32, 104, 142), (53, 170, 120), (253, 231, 76))  # red, green, blue of a map, least to most
 Number = int | float
 ROW, MOST_NAME = 30, 28  # height of a bar's row; letters of a name that are shown
 
@@ -169,6 +174,34 @@ def intervals_svg(
         parts.append(_text(x, TOP + 3, reference[0], "middle"))
     parts.append(_text((left + WIDTH - right) / 2, below + 34, label, "middle"))
     return _svg(below + 42, title or label, parts)
+
+
+def painted(scene: Scene, values: Float[Tensor, "row column"], name: str) -> Scene:
+    """The scene with `values` as colours on its ground, the first row at the bottom: dark blue least, yellow most.
+
+    They lie under everything but the rectangles that the scene begins with.
+    """
+    rows, columns = values.shape
+    low, high = values.min().item(), values.max().item()
+    wide, tall = (scene.right - scene.left) / columns, (scene.top - scene.bottom) / rows
+    shares = ((values - low) / max(high - low, 1e-12)).tolist()
+    cells = []
+    for i, row in enumerate(shares):
+        for j, share in enumerate(row):
+            corner = (scene.left + j * wide, scene.bottom + i * tall)
+            cells.append(Shape("rect", (corner, (corner[0] + wide, corner[1] + tall)), colour=_heat(share)))
+    ground = next((k for k, shape in enumerate(scene.shapes) if shape.kind != "rect"), len(scene.shapes))
+    shapes = (*scene.shapes[:ground], *cells, *scene.shapes[ground:])
+    said = f"reward of {name}: {number(low, 3)} blue, {number(high, 3)} yellow"
+    return replace(scene, shapes=shapes, caption=f"{scene.caption} {said}".strip())
+
+
+def _heat(share: float) -> str:
+    """From dark blue by green to yellow, ever lighter, so that it is read without colours too."""
+    at = share * (len(HEAT) - 1)
+    k = min(int(at), len(HEAT) - 2)
+    mixed = (round(a + (at - k) * (b - a)) for a, b in zip(HEAT[k], HEAT[k + 1], strict=True))
+    return "#" + "".join(f"{part:02x}" for part in mixed)
 
 
 def _colours(count: int) -> list[str]:

@@ -6,17 +6,20 @@ returns-to-go, and of the plays that they were measured on: learners see few bad
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from understudy.core.errors import DemosError
-from understudy.core.types import Segment, View
+from understudy.core.errors import DemosError, EnvError
+from understudy.core.tree import tree_map
+from understudy.core.types import Continuous, Segment, View, action_shape
 from understudy.evaluation.metrics import acting
 from understudy.maths.returns import discounted
 from understudy.maths.stats import Estimate, interval, resample
+from understudy.rollout import look
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,39 @@ def agreement(
         )
         for i in range(true.shape[-1])
     ]
+
+
+@torch.no_grad()
+def landscape(
+    reward: Callable[[View, Tensor], Tensor], env: Any, whole: Float[Tensor, "feature"], agent: int, cells: int = 40
+) -> Float[Tensor, "row column"]:
+    """What `agent` would be paid wherever it might stand in the picture of a moment, all else being as it is.
+
+    Asked is the middle of each of `cells` by `cells` places, rows from the bottom. Where the reward sees actions,
+    everybody's are the first move, or numbers of 0.
+
+    Raises:
+        EnvError: the env cannot be set to a moment (`unpack`), or its agents have no `position` in the plane.
+    """
+    scene, state = env.draw(whole), env.unpack(whole.unsqueeze(0)) if hasattr(env, "unpack") else None
+    if state is None or getattr(state, "position", torch.empty(0)).shape[-1] != 2:
+        raise EnvError(
+            f"{env.spec.title or type(env).__name__} has no map of rewards: it is for envs that can be set to a moment "
+            "(`unpack(whole)`) in which agents have a `position` in the plane."
+        )
+    middle = (torch.arange(cells) + 0.5) / cells
+    up, across = torch.meshgrid(
+        torch.lerp(torch.tensor(scene.bottom), torch.tensor(scene.top), middle),
+        torch.lerp(torch.tensor(scene.left), torch.tensor(scene.right), middle),
+        indexing="ij",
+    )
+    state = tree_map(lambda x: x.expand(cells * cells, *x.shape[1:]), state)
+    position = state.position.clone()
+    position[:, agent] = torch.stack([across, up], dim=-1).flatten(0, 1).to(position.dtype)
+    view = look(env, replace(state, position=position))
+    kind = torch.float32 if isinstance(env.spec.action, Continuous) else torch.long
+    still = torch.zeros(cells * cells, env.spec.agents, *action_shape(env.spec.action), dtype=kind)
+    return reward(view, still)[:, agent].reshape(cells, cells)
 
 
 def correlation(

@@ -40,6 +40,11 @@ class LearnedReward(nn.Module):
         self.register_buffer("shift", torch.tensor(shift))
         self.register_buffer("level", torch.tensor(level))
 
+    @property
+    def spec(self) -> EnvSpec:
+        """Of the env whose steps it was learnt from."""
+        return self.judge.spec
+
     def forward(self, view: View, actions: Shaped[Tensor, "..."]) -> Float[Tensor, "*batch agent"]:
         return REWARDS[self.form](self.judge(view, actions) + self.shift) - self.level
 
