@@ -180,9 +180,17 @@ def test_what_ends_say_makes_the_ratio_among_steps_that_among_all_time():
 
 def test_two_sides_together_are_over_as_often_as_their_steps_and_ends_say():
     """By hand: 30 steps and 70 ends beside 10 steps and 2.5 ends make a quarter of the steps the other's."""
-    together = gone_together(torch.tensor(0.7), torch.tensor(0.2), 0.25)
+    sides = torch.tensor([0.7, 0.2])
+    together = gone_together(sides, torch.tensor([0.75, 0.25]))
     assert together.item() == pytest.approx((70 + 2.5) / (100 + 12.5), abs=1e-6)
-    assert gone_together(torch.tensor(0.7), torch.tensor(0.2), 0.0).item() == pytest.approx(0.7)
+    assert gone_together(sides, torch.tensor([1.0, 0.0])).item() == pytest.approx(0.7)
+
+
+def test_rare_ends_weigh_by_their_time_and_not_by_the_segments_that_hold_one():
+    """Of ten segments of 32 steps one ends with 320 to go: half of all time. The mean of the shares says 0.09."""
+    shares = torch.tensor([0.0] * 9 + [320 / 352])
+    assert gone_together(shares).item() == pytest.approx(0.5)
+    assert shares.mean().item() == pytest.approx(0.0909, abs=1e-4)
 
 
 def test_ends_that_never_came_count_as_rare():

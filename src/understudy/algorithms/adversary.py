@@ -18,7 +18,7 @@ from understudy.core.random import uniform
 from understudy.core.tree import tree_cat, tree_map, tree_take
 from understudy.core.types import Continuous, Env, EnvSpec, Segment, View, action_shape
 from understudy.demos.demos import Demos
-from understudy.maths.adversarial import ages, calibration_error, steps_remaining
+from understudy.maths.adversarial import ages, calibration_error, gone_together, steps_remaining
 from understudy.nets import AgentPolicy, NetConfig, build_policy
 from understudy.nets.saved import load_policy
 from understudy.rollout import Live, within_bounds
@@ -117,6 +117,20 @@ def learners_gone(played: Segment, age: Int[Tensor, "env"], horizon: int | None,
     assert played.starts is not None and played.terminated is not None
     after = steps_remaining(played.terminated, ages(played.starts, age), horizon, discount).sum()
     return after / (after + played.terminated.numel())
+
+
+@runtime_checkable
+class Leaving(Protocol):
+    """What a learner keeps of how long it was in the absorbing state."""
+
+    learner_gone: Float[Tensor, ""]
+    updates: int
+
+
+def lately_gone(learner: Leaving, gone: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """What the learner's share of time in the absorbing state is with another segment, that of the latest the most."""
+    recent = RECENT if learner.updates else 1.0
+    return gone_together(torch.stack([learner.learner_gone, gone]), gone.new_tensor([1 - recent, recent]))
 
 
 def side_of(played: Segment, gone: Float[Tensor, ""], rows: int, generator: torch.Generator) -> Side:

@@ -31,7 +31,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.algorithms import adversary, bc, ppo
-from understudy.algorithms.adversary import EAGER, RECENT, Side, learner_defaults
+from understudy.algorithms.adversary import EAGER, Side, learner_defaults
 from understudy.core.config import at_least_one, not_negative
 from understudy.core.errors import ConfigError
 from understudy.core.symmetry import Groups, elsewhere, symmetries_of
@@ -221,8 +221,9 @@ def _teach(
     noted = replace(played, labels={} if config.replay else {"log_prob": log_prob})
     fresh = adversary.side_of(noted, gone, config.batch * config.judge_steps, generator)
     pool, state.replay = adversary.remembered(state.replay, fresh, config.replay)
-    over = gone_together(pool.gone.mean(), state.random.gone.mean(), config.contrast)
-    state.learner_gone = torch.lerp(state.learner_gone, over, RECENT if state.updates else 1.0)
+    sides = torch.stack([gone_together(pool.gone), gone_together(state.random.gone)])
+    over = gone_together(sides, sides.new_tensor([1 - config.contrast, config.contrast]))
+    state.learner_gone = adversary.lately_gone(state, over)
     if config.replay:
         pool = replace(pool, steps=_scored(state.policy, pool.steps))
     of_play, of_ends = ends_logits(state.expert_gone, state.learner_gone)

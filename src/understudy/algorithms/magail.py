@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.algorithms import adversary, bc, ppo
-from understudy.algorithms.adversary import EAGER, RECENT, Side, learner_defaults
+from understudy.algorithms.adversary import EAGER, Side, learner_defaults
 from understudy.core.config import at_least_one, not_negative
 from understudy.core.errors import ConfigError
 from understudy.core.symmetry import Groups, elsewhere, symmetries_of
@@ -37,6 +37,7 @@ from understudy.maths.adversarial import (
     between,
     discriminator_loss,
     ends_logits,
+    gone_together,
     slope_penalty,
     slopes,
 )
@@ -196,7 +197,7 @@ def _teach(
     """Let the discriminator, and who expects others' actions, learn from a segment; figures, and what they expect."""
     fresh = adversary.side_of(played, gone, config.batch * config.judge_steps, generator)
     pool, state.replay = adversary.remembered(state.replay, fresh, config.replay)
-    state.learner_gone = torch.lerp(state.learner_gone, pool.gone.mean(), RECENT if state.updates else 1.0)
+    state.learner_gone = adversary.lately_gone(state, gone_together(pool.gone))
     groups = symmetries_of(env) if config.symmetric else ()
     stats = {} if state.policy.config.has_past else adversary.alignment(state.policy, fresh, generator)
     for _ in range(config.judge_steps * (EAGER if eager else 1)):

@@ -189,7 +189,8 @@ def painted(scene: Scene, values: Float[Tensor, "row column"], name: str) -> Sce
     for i, row in enumerate(shares):
         for j, share in enumerate(row):
             corner = (scene.left + j * wide, scene.bottom + i * tall)
-            cells.append(Shape("rect", (corner, (corner[0] + wide, corner[1] + tall)), colour=_heat(share)))
+            opposite = (min(corner[0] + 1.5 * wide, scene.right), min(corner[1] + 1.5 * tall, scene.top))  # no seams
+            cells.append(Shape("rect", (corner, opposite), colour=_heat(share)))
     ground = next((k for k, shape in enumerate(scene.shapes) if shape.kind != "rect"), len(scene.shapes))
     shapes = (*scene.shapes[:ground], *cells, *scene.shapes[ground:])
     said = f"reward of {name}: {number(low, 3)} blue, {number(high, 3)} yellow"

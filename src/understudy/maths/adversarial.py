@@ -135,13 +135,19 @@ def ends_logits(
     return torch.log((1 - expert) / (1 - learner)), torch.log(expert / learner)
 
 
-def gone_together(gone: Float[Tensor, ""], other: Float[Tensor, ""], share: float) -> Float[Tensor, ""]:
-    """Share of time in the absorbing state of two sides together, the other with `share` of the steps that are played.
+def gone_together(gone: Float[Tensor, "part"], weight: Float[Tensor, "part"] | None = None) -> Float[Tensor, ""]:
+    """Share of time in the absorbing state of several parts together.
 
-    Who finishes early plays fewer steps in as much time: of t units of its time, t (1 - gone) are steps.
+    Who finishes early plays fewer steps in as much time, and few segments hold an end: time after ends and steps played
+    are added up apart, and divided then. A mean of the shares would be too low, however many parts there are: of ten
+    segments of 32 steps one with 320 steps after its ends makes 0.5, and its share of 0.91 a mean of 0.09.
+
+    Args:
+        weight: shares of the steps that are played; None: all parts have as many.
     """
-    times = share / (1 - share) * (1 - gone) / (1 - other).clamp(min=1e-6)  # the other's time, in times of the first
-    return (gone + times * other) / (1 + times)
+    after = gone / (1 - gone).clamp(min=1e-6)  # for each step that is played
+    mean = after.mean() if weight is None else (after * weight).sum() / weight.sum()
+    return mean / (1 + mean)
 
 
 # ---- how well a discriminator does
