@@ -41,7 +41,7 @@ class Config:
     clone: bc.Config = field(default_factory=lambda: bc.Config(batch=512))  # the nets, and how they are fitted
     rounds: int = 20  # after which it has finished
     envs: int = 16  # episodes played in a round, side by side
-    steps: int = 200  # gradient steps in a round
+    steps: int = 200  # gradient steps in a round; their rate falls to 0 over the later half of the rounds
     beta: Literal["never", "exponential", "linear"] = "never"  # how often the expert plays itself, round by round
     decay: float = 0.5  # of the exponential one: beta_k = decay ** k
     mixing: Literal["joint", "agent"] = "joint"  # the expert plays for the whole team, or for some agents of it
@@ -290,6 +290,8 @@ def _descend(config: Config, state: State, demos: Demos | None, env: Any, genera
         assert demos is not None
         part = elsewhere(groups, batch_of(demos, state.position, clone.batch, state.seed, window), generator)
         loss = loss + recorded / (heard + recorded) * bc.clone_loss(state.policy, part, clone, generator)
+    for group in state.optimizer.param_groups:  # steady at first, then down to 0: the latest weights are the result
+        group["lr"] = clone.rate * min(1.0, 2 - 2 * state.position / (config.rounds * config.steps))
     state.position += 1
     if heard + recorded:
         ppo.descend(state.optimizer, loss, clone.max_grad_norm)
