@@ -17,12 +17,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from understudy.core import config
-from understudy.core.errors import ConfigError, DemosError, ShapeError, printable
+from understudy.core.errors import ConfigError, DemosError, ShapeError, nearest, printable
 from understudy.core.random import generator, uniform
 from understudy.core.types import MOST, MOST_AGENTS, to_device
 from understudy.demos.episode import About, Info, expect_plain
 
 REST = "rest"  # the symbol of a voice that is silent
+METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001, "km": 1000.0, "ft": 0.3048, "yd": 0.9144, "in": 0.0254}
+UNITS = (*METRES, "px", "cell", "share", "")  # pixels, cells of a grid, shares of a field's sides, or none
+CLOCKS = ("s", "beat", "step")
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class TrackSpec:
     dims: int = 2  # numbers of a position, 2 or 3; 0 where agents give symbols
     symbols: int = 0  # how many different ones; 0 where agents have positions
     dt: float = 1.0  # from one frame to the next, in `clock`; any number above 0
-    clock: str = "s"  # unit of time: seconds, or "beat"
-    unit: str = "m"  # of positions
+    clock: str = "s"  # unit of time: "s", "beat" or "step"
+    unit: str = "m"  # of positions, one of UNITS
     low: tuple[float, ...] = ()  # bounds of the field, `dims` of them; empty where there are none
     high: tuple[float, ...] = ()
     names: tuple[str, ...] = ()  # agent_0, agent_1, ... where empty
@@ -55,6 +58,9 @@ class TrackSpec:
             raise ConfigError(f"symbols: got {self.symbols:,}; there are from 2 to {MOST:,}, or none.")
         if not 0 < self.dt < math.inf:
             raise ConfigError(f"dt: got {self.dt}; it is the time between two frames, above 0.")
+        for name, known in {"unit": UNITS, "clock": CLOCKS}.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name}: got {getattr(self, name)!r}.{nearest(getattr(self, name), known)}")
         if len(self.low) != len(self.high) or len(self.low) not in (0, self.dims):
             raise ConfigError(f"low, high: got {self.low} and {self.high}; {self.dims} numbers each, or none.")
         if not all(-math.inf < a < b < math.inf for a, b in zip(self.low, self.high, strict=True)):
@@ -421,13 +427,8 @@ class TrackSet:
         agents: int | None,
         left: Bool[Tensor, "scene time"] | None = None,  # false past a recording's end
     ) -> Clips:
-        present = self.present[rows] & here.unsqueeze(1)
-        values = self.values[rows]
-        labels = {k: v[rows] for k, v in self.labels.items()}
-        if left is not None:
-            present = present & left.unsqueeze(-1)
-            labels = {k: torch.where(_like(left, v), v, _unknown(v)) for k, v in labels.items()}
-        slots = None
+        slots: Tensor | None = None
+        pick: tuple[Tensor, ...] = (rows,)
         if agents is not None:
             most = int(here.sum(-1).max()) if len(here) else 0
             if 0 < agents < most:
@@ -437,19 +438,17 @@ class TrackSet:
                     f"{int(start[crowd])} on there are {most} agents. Ask for {most}, or 0 for as many as it takes."
                 )
             order = (~here).int().argsort(dim=-1, stable=True)[:, : agents or max(1, most)]  # [scene, row]
-            taken = here.gather(1, order)
-            slots = torch.where(taken, order, -1)
-            present = _chosen(present, order)
-            values = _chosen(values, order)
-            labels = {k: _chosen(v, order) if v.dim() == 3 else v for k, v in labels.items()}
+            here = here.gather(1, order)
+            slots = torch.where(here, order, -1)
+            pick = (rows.unsqueeze(-1), order.unsqueeze(1))
+        present = self.present[pick] & here.unsqueeze(1)
+        values = self.values[pick]
+        labels = {k: v[pick if v.dim() == 2 else (rows,)] for k, v in self.labels.items()}
+        if left is not None:
+            present = present & left.unsqueeze(-1)
+            labels = {k: torch.where(_like(left, v), v, _unknown(v)) for k, v in labels.items()}
         values = values * _like(present, values).to(values.dtype)
         return Clips(values, present, labels, slots, recording, start)
-
-
-def _chosen(x: Tensor, order: Int[Tensor, "scene row"]) -> Tensor:
-    """Agents of [scene time agent ...] in another order in each scene."""
-    index = order.unsqueeze(1).reshape(len(order), 1, -1, *[1] * (x.dim() - 3)).expand(-1, x.shape[1], -1, *x.shape[3:])
-    return x.gather(2, index)
 
 
 def _like(mask: Tensor, x: Tensor) -> Tensor:
