@@ -148,7 +148,7 @@ def test_the_next_thing_that_happens_is_known_before_it_does():
     said = torch.tensor([[-1, -1], [3, -1], [-1, -1], [-1, 4], [-1, -1]])
     tracks = Tracks(torch.zeros(5, 2, 2), torch.ones(5, 2).bool(), {"took": said})
     assert next_known("took")(tracks, SPEC).T.tolist() == [[3, 3, -1, -1, -1], [4, 4, 4, 4, -1]]
-    with pytest.raises(ConfigError, match="no label is called 'take'. Did you mean `took`"):
+    with pytest.raises(ConfigError, match=r"no label is called 'take'. Did you mean `took`"):
         next_known("take")(tracks, SPEC)
 
 

@@ -11,6 +11,7 @@ and a user's own is any function of the kind. An agent's label is unknown where 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -232,7 +233,7 @@ def next_known(name: str) -> Label:
 
 def binned(label: Label, edges: Sequence[float]) -> Label:
     """A label in real numbers as whole ones: how many of the `edges`, which must rise, lie at or below it."""
-    if not edges or any(a >= b for a, b in zip(edges[:-1], edges[1:], strict=True)):
+    if not edges or any(a >= b for a, b in pairwise(edges)):
         raise ConfigError(f"edges: got {tuple(edges)}; numbers that rise are meant.")
 
     def number(tracks: Tracks, spec: TrackSpec) -> Tensor:
