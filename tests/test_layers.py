@@ -9,6 +9,8 @@ import understudy
 
 ROOT = Path(understudy.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
+LIBRARY = {"core", "maths", "envs", "demos", "nets", "rollout", "algorithms", "evaluation", "runs"}
+BENCHES = {"bench_cooks", "bench_imitation", "bench_methods", "bench_regret", "bench_sensitivity"}
 ROOMS = {  # room -> rooms it may import, besides itself
     "core": set(),
     "maths": {"core"},
@@ -20,62 +22,22 @@ ROOMS = {  # room -> rooms it may import, besides itself
     "evaluation": {"core", "maths", "demos", "nets", "rollout"},
     "runs": {"core", "demos"},
     "recordings": {"core", "envs", "demos"},
-    "api": {"core", "maths", "envs", "demos", "nets", "rollout", "algorithms", "evaluation", "runs"},
-    "bench": {
-        "core",
-        "maths",
-        "envs",
-        "demos",
-        "nets",
-        "rollout",
-        "algorithms",
-        "evaluation",
-        "runs",
-        "recordings",
-        "cooking",
-        "api",
-        "bench_methods",
-        "bench_imitation",
-        "bench_regret",
-    },
-    "bench_regret": {"core", "maths", "evaluation", "runs", "api"},
-    "bench_imitation": {"core", "maths", "nets", "rollout", "evaluation", "api"},
     "trust": {"core", "demos", "rollout", "algorithms", "evaluation"},
-    "bench_methods": {"core", "envs", "evaluation", "api", "comparing"},
-    "cooking": {"core", "maths", "envs", "demos", "nets", "rollout", "algorithms", "evaluation", "recordings"},
-    "quickstart": {"core", "envs", "demos", "evaluation", "rollout", "recordings", "cooking", "api"},
+    "cooking": (LIBRARY - {"runs"}) | {"recordings"},
+    "api": LIBRARY,
     "comparing": {"core", "maths", "demos", "rollout", "evaluation", "runs", "api"},
-    "cli": {
-        "core",
-        "maths",
-        "envs",
-        "demos",
-        "nets",
-        "rollout",
-        "evaluation",
-        "runs",
-        "recordings",
-        "api",
-        "bench",
-        "comparing",
-        "quickstart",
-        "trust",
-    },
+    "quickstart": {"core", "envs", "demos", "evaluation", "rollout", "recordings", "cooking", "api"},
+    "bench": LIBRARY | {"recordings", "cooking", "api", *BENCHES},
+    "bench_cooks": LIBRARY | {"recordings", "cooking", "api"},
+    "bench_imitation": {"core", "maths", "nets", "rollout", "evaluation", "runs", "api"},
+    "bench_methods": {"core", "envs", "evaluation", "api", "comparing"},
+    "bench_regret": {"core", "maths", "evaluation", "runs", "api"},
+    "bench_sensitivity": {"core", "maths", "evaluation", "rollout", "runs", "api"},
+    "cli": (LIBRARY - {"algorithms"}) | {"recordings", "api", "bench", "comparing", "quickstart", "trust"},
     "__main__": {"cli"},
-    "__init__": {
-        "core",
-        "envs",
-        "demos",
-        "nets",
-        "rollout",
-        "algorithms",
-        "evaluation",
-        "runs",
-        "recordings",
-        "api",
-        "comparing",
-    },
+    "__init__": (LIBRARY - {"maths"}) | {"recordings", "api", "comparing"},
 }
+SHARED = {"ppo", "bc", "adversary", "matching"}  # algorithms that others learn by, begin from and share
 ALWAYS = {"torch", "jaxtyping"}  # all that core and maths may import from outside
 REQUIRED = ALWAYS | {"numpy", "pyarrow", "safetensors", "tyro", "rich", "gymnasium", "pettingzoo"}
 OPTIONAL_AT_TOP = ("envs/adapters/", "demos/formats/", "evaluation/plots.py", "evaluation/video.py", "studio/")
@@ -107,14 +69,7 @@ def test_imports_follow_the_arrows(path):
         if top == "understudy" and rest:
             assert rest[0] == here or rest[0] in ROOMS[here] or rest[0] == "__version__", f"{here} imports {name}"
             if here == "algorithms" and rest[0] == "algorithms" and len(rest) > 1:
-                allowed = {
-                    path.stem,
-                    "ppo",
-                    "bc",
-                    "adversary",
-                    "matching",
-                }  # what other methods learn by, begin from and share
-                assert rest[1] in allowed, f"{path.name} imports the algorithm {rest[1]}"
+                assert rest[1] in SHARED | {path.stem}, f"{path.name} imports the algorithm {rest[1]}"
         elif top != "understudy" and here in ("core", "maths"):
             assert top in ALWAYS or top in STANDARD, f"{here} imports {top}"
 

@@ -6,7 +6,7 @@ so that what a discriminator would think of it is known from how much of its tim
 """
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -42,9 +42,18 @@ class Side:
 
 
 def beginning(
-    start: str, clone: bc.Config, net: NetConfig, demos: Demos | None, env: Env | None, generator: torch.Generator
+    start: str,
+    clone: bc.Config,
+    net: NetConfig,
+    demos: Demos | None,
+    env: Env | None,
+    generator: torch.Generator,
+    symmetric: bool = False,
 ) -> AgentPolicy:
     """The policy to begin from: "clone" of the demonstrators, "fresh", or read from the folder `start`.
+
+    Args:
+        symmetric: the clone learns from symmetric worlds too, whatever `clone` says.
 
     Raises:
         DemosError: there are no demonstrations.
@@ -57,20 +66,21 @@ def beginning(
     if start == "fresh":
         return build_policy(net, env.spec, generator)
     if start == "clone":
-        return bc.clone(replace(clone, net=net), demos, generator)
-    return _grown(load_policy(start), start, env)
+        return bc.clone(replace(clone, net=net, symmetric=symmetric or clone.symmetric), demos, generator, env)
+    return saved_for(start, env.spec)
 
 
-def _grown(saved: AgentPolicy, start: str, env: Env) -> AgentPolicy:
-    """The saved policy for the agents of `env`: more or fewer of the same roles may share what it learnt."""
-    policy = build_policy(saved.config, env.spec, torch.Generator())
+def saved_for(start: str, spec: EnvSpec) -> AgentPolicy:
+    """The policy in the folder `start`, for the agents of `spec`: more or fewer of a role may share what it learnt."""
+    saved = load_policy(start)
+    policy = build_policy(saved.config, spec, torch.Generator())
     try:
         policy.load_state_dict(saved.state_dict())
     except RuntimeError:
         raise ConfigError(
             f"start: the policy in {start} was learnt by agents of {saved.spec.title or 'another env'} that see "
-            f"{saved.spec.obs} numbers and have the roles {saved.spec.roles}; here they see {env.spec.obs}, and the "
-            f"roles are {env.spec.roles}. A team may grow only within its roles, with all else alike."
+            f"{saved.spec.obs} numbers and have the roles {saved.spec.roles}; here they see {spec.obs}, and the "
+            f"roles are {spec.roles}. A team may grow only within its roles, with all else alike."
         ) from None
     return policy
 
@@ -155,6 +165,7 @@ def leave(before: Bool[Tensor, "*batch agent"], after: Bool[Tensor, "*batch agen
     return bool((before & ~after).any())
 
 
+@runtime_checkable
 class Standing(Protocol):
     """What a learner whose policies stand still keeps of the games that end."""
 
@@ -183,6 +194,16 @@ def watch_ends(learner: Standing, played: Segment, demos: Demos, env: Env, updat
             "plays on after success, record demonstrations under that rule. With absorbing=False ends are left out of "
             "account."
         )
+
+
+def settled(learner: ppo.Config, updates: int, settle: int) -> ppo.Config:
+    """How to learn after so many `updates`: the change that a step aims at falls, as 1 / (1 + updates / settle).
+
+    The learning rate follows `target_kl`, however little there is to learn: without this, where learners and
+    demonstrators agree, each update would still move the policies as far as the first, at random. KL goes as the square
+    of a step, so steps shorten as 1 / sqrt(updates), over which means converge (Polyak & Juditsky 1992).
+    """
+    return replace(learner, target_kl=learner.target_kl / (1 + updates / settle)) if settle else learner
 
 
 @torch.no_grad()
