@@ -130,6 +130,13 @@ def test_an_odd_frame_rate_is_found_under_rounded_times(tmp_path, decimals):
     assert made.present[:, 0].nonzero().flatten().tolist() == frames
 
 
+def test_positions_may_have_a_height(tmp_path):
+    made = read_tracks_csv(written(tmp_path, "t,id,x,y,z\n0,1,1,2,3\n1,1,4,5,6\n"))
+    assert made.spec.dims == 3 and made.values[:, 0].tolist() == [[1, 2, 3], [4, 5, 6]]
+    write_tracks_csv(made, tmp_path / "again.csv")
+    assert torch.equal(read_tracks_csv(tmp_path / "again.csv").values, made.values)
+
+
 def test_a_step_is_found_where_frames_are_missing():
     times = np.array([0.0, 0.5, 1.0, 4.0, 4.5, 100.0])
     assert frame_step(times) == 0.5
