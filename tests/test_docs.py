@@ -27,6 +27,8 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
         "regret.md",
         "speed.md",
         "formats.md",
+        "scenes/data.md",
+        "envs/boids.md",
     ],
 )
 def test_the_snippets_of_a_page_run(page, tmp_path, monkeypatch):
