@@ -28,7 +28,7 @@ ROOMS = {  # room -> rooms it may import, besides itself
     "quickstart": {"core", "envs", "demos", "evaluation", "rollout", "recordings", "cooking", "api"},
     "bench": LIBRARY | {"recordings", "cooking", "api", "bench_methods", "bench_imitation", "bench_regret"},
     "bench_imitation": {"core", "maths", "nets", "rollout", "evaluation", "api"},
-    "bench_methods": {"core", "envs", "evaluation", "api", "comparing"},
+    "bench_methods": {"core", "maths", "envs", "evaluation", "api", "comparing"},
     "bench_regret": {"core", "maths", "evaluation", "runs", "api"},
     "cli": (LIBRARY - {"algorithms"}) | {"recordings", "api", "bench", "comparing", "quickstart", "trust"},
     "__main__": {"cli"},
