@@ -235,9 +235,10 @@ def test_what_comes_out_is_the_mean_of_the_latest_policies():
     config, state, draws = begun(env, demos, average=0.5)
     weight = state.policy.outs[0].weight
     mean = weight.detach().clone()
-    for _ in range(4):
+    assert config.warmup < 4
+    for update in range(config.warmup + 4):
         maairl.update(config, state, demos, env, draws)
-        mean = 0.5 * mean + 0.5 * weight.detach()
+        mean = mean.lerp(weight.detach(), 1 / (1 + 0.5 * max(0, update - config.warmup)))
     torch.testing.assert_close(maairl.result(state).outs[0].weight, mean)
     assert not torch.equal(mean, weight)
     assert torch.equal(maairl.result(state).normaliser.mean, state.policy.normaliser.mean)

@@ -67,19 +67,20 @@ def beginning(
         return build_policy(net, env.spec, generator)
     if start == "clone":
         return bc.clone(replace(clone, net=net, symmetric=symmetric or clone.symmetric), demos, generator, env)
-    return _grown(load_policy(start), start, env)
+    return saved_for(start, env.spec)
 
 
-def _grown(saved: AgentPolicy, start: str, env: Env) -> AgentPolicy:
-    """The saved policy for the agents of `env`: more or fewer of the same roles may share what it learnt."""
-    policy = build_policy(saved.config, env.spec, torch.Generator())
+def saved_for(start: str, spec: EnvSpec) -> AgentPolicy:
+    """The policy in the folder `start`, for the agents of `spec`: more or fewer of a role may share what it learnt."""
+    saved = load_policy(start)
+    policy = build_policy(saved.config, spec, torch.Generator())
     try:
         policy.load_state_dict(saved.state_dict())
     except RuntimeError:
         raise ConfigError(
             f"start: the policy in {start} was learnt by agents of {saved.spec.title or 'another env'} that see "
-            f"{saved.spec.obs} numbers and have the roles {saved.spec.roles}; here they see {env.spec.obs}, and the "
-            f"roles are {env.spec.roles}. A team may grow only within its roles, with all else alike."
+            f"{saved.spec.obs} numbers and have the roles {saved.spec.roles}; here they see {spec.obs}, and the "
+            f"roles are {spec.roles}. A team may grow only within its roles, with all else alike."
         ) from None
     return policy
 
@@ -193,6 +194,16 @@ def watch_ends(learner: Standing, played: Segment, demos: Demos, env: Env, updat
             "plays on after success, record demonstrations under that rule. With absorbing=False ends are left out of "
             "account."
         )
+
+
+def settled(learner: ppo.Config, updates: int, settle: int) -> ppo.Config:
+    """How to learn after so many `updates`: the change that a step aims at falls, as 1 / (1 + updates / settle).
+
+    The learning rate follows `target_kl`, however little there is to learn: without this, where learners and
+    demonstrators agree, each update would still move the policies as far as the first, at random. KL goes as the square
+    of a step, so steps shorten as 1 / sqrt(updates), over which means converge (Polyak & Juditsky 1992).
+    """
+    return replace(learner, target_kl=learner.target_kl / (1 + updates / settle)) if settle else learner
 
 
 @torch.no_grad()

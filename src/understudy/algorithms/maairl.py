@@ -70,14 +70,15 @@ class Config:
     contrast: float = 0.25  # share of play at random among what g and h learn to tell from the demonstrators'
     replay: int = 0  # earlier updates whose steps the discriminator still sees
     warmup: int = 10  # updates in which discriminator and values learn while the policies stand still
-    average: float = 0.95  # the policy that comes out is a mean over about 1 / (1 - average) updates; 0: the latest
+    settle: int = 50  # updates of the learner after which its steps are 0.7 times as long as at first; 0: they stay
+    average: float = 0.1  # the policy that comes out is a mean over the latest updates, about this share; 0: the last
     start: str = "clone"  # where the policies begin: "clone", "fresh", or the folder of a saved policy
     clone: bc.Config = field(default_factory=bc.Config)  # how it is cloned; its net is the learner's
     learner: ppo.Config = field(default_factory=learner_defaults)
 
     def __post_init__(self) -> None:
         at_least_one(self, "judge_steps", "batch")
-        not_negative(self, "judge_rate", "l2", "penalty", "slope", "replay", "warmup")
+        not_negative(self, "judge_rate", "l2", "penalty", "slope", "replay", "warmup", "settle")
         if self.pays not in ("level", "ratio", "shaped", "reward"):
             raise ConfigError(f"pays: got {self.pays!r}; 'level', 'ratio', 'shaped' or 'reward' is meant.")
         for name in ("average", "contrast"):
@@ -192,9 +193,11 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
         stats |= {"reward/mean": rewards.mean(), "reward/std": rewards.std()}
         return rewards, stats | {"gone/expert": state.expert_gone, "gone/learner": gone}
 
-    stats = ppo.advance(config.learner, state, env, pay, generator, frozen, adapt=config.start == "fresh")
+    learnt = max(0, state.updates - config.warmup)
+    learner = adversary.settled(config.learner, learnt, config.settle)
+    stats = ppo.advance(learner, state, env, pay, generator, frozen, adapt=config.start == "fresh")
     state.updates += 1
-    adversary.follow(state.averaged, state.policy, 1 - config.average)
+    adversary.follow(state.averaged, state.policy, 1 / (1 + config.average * learnt))
     return stats
 
 

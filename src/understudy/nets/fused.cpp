@@ -1,9 +1,9 @@
 // Forward and backward of small multilayer perceptrons. `fused.py` builds, loads and calls it; there is the why.
 //
-// A block of rows goes through all layers while its numbers stay in the nearest caches; backward goes forward again
-// rather than read what was kept. Rows are samples, features lie side by side and are the lanes of a vector, widths
-// filled up to whole vectors, so all that is multiplied is one kind of tile: ROWS x (COLUMNS * LANES) sums in registers.
-// What fills up (lanes, and rows up to a whole tile) is computed with and never read.
+// A block of rows goes through all layers while its numbers stay in the nearest caches. Rows are samples, features lie
+// side by side and are the lanes of a vector, widths filled up to whole vectors, so all that is multiplied is one kind of
+// tile: ROWS x (COLUMNS * LANES) sums in registers. What fills up (lanes, and rows up to a whole tile) is computed with
+// and never read.
 //
 // Bits: a row's outputs do not hang on the rows beside it. Gradients are summed over parts of the rows whose sizes come
 // from the number of rows alone, and the parts in their order, so the number of threads changes nothing.
@@ -99,6 +99,14 @@ void activate(float* z, float* slopes, long count) {  // slopes: null where nobo
         Vec slope, curve;
         bend<ACTIVATION>(at(z + i), at(z + i), slope, curve);
         if (slopes) at(slopes + i) = slope;
+    }
+}
+
+// the slopes of tanh or relu where it is y
+void find_slopes(int activation, const float* y, float* slopes, long count) {
+    for (long i = 0; i < count; i += LANES) {
+        Vec x = at(y + i);
+        at(slopes + i) = activation == TANH ? 1.0f - x * x : x <= 0.0f ? all(0.0f) : all(1.0f);
     }
 }
 
@@ -203,26 +211,52 @@ struct Layer {
 
 struct Net {  // one set of weights
     std::vector<Layer> layers;
-    std::vector<int64_t> members;  // the agents that use it
     long sums_size = 0;
 };
 
-struct Task {  // a part of the rows of one set: row k is agent members[k % members] of env k / members
-    long set, begin, end;
-};
-
 struct Call {
-    int64_t envs, agents, sets, depth, activation, closed;
     const int64_t *widths, *groups;
+    int64_t envs, agents, sets, depth, activation, closed;
+    std::vector<std::vector<int64_t>> members;  // [set]: the agents that use it
 
+    Call(const int64_t* widths, const int64_t* groups, int64_t envs, int64_t agents, int64_t sets, int64_t depth,
+         int64_t activation, int64_t closed)
+        : widths(widths), groups(groups), envs(envs), agents(agents), sets(sets), depth(depth), activation(activation),
+          closed(closed), members(sets) {
+        for (long a = 0; a < agents; a++) members[groups[a]].push_back(a);
+    }
     long inputs() const { return widths[0]; }
     long outputs() const { return widths[depth]; }
     bool bent(long layer) const { return closed || layer + 1 < depth; }
-    long place(const Net& net, long k) const {
-        const long count = net.members.size();
-        return count == agents ? k : k / count * agents + net.members[k % count];
+    long rows(long set) const { return envs * members[set].size(); }
+    long place(long set, long k) const {  // of row k of a set among all rows
+        const long count = members[set].size();
+        return count == agents ? k : k / count * agents + members[set][k % count];
+    }
+    long kept() const {  // floats of a block's activations, which suffice for their slopes
+        long floats = 0;
+        for (long l = 0; l < depth; l++) floats += bent(l) ? up(widths[l + 1], LANES) * (BLOCK + 1) : 0;
+        return activation == SILU ? 0 : floats;
     }
 };
+
+struct Task {  // a part of the rows of one set
+    long set, begin, end, block;  // block: how many blocks come before it
+
+    long blocks() const { return (end - begin + BLOCK - 1) / BLOCK; }
+};
+
+std::vector<Task> share_out(const Call& call) {
+    std::vector<Task> tasks;
+    for (long s = 0, block = 0; s < call.sets; s++) {
+        const long rows = call.rows(s), part = std::max(PART, up((rows + PARTS - 1) / PARTS, BLOCK));
+        for (long r = 0; r < rows; r += part, block += tasks.back().blocks())
+            tasks.push_back({s, r, std::min(r + part, rows), block});
+    }
+    return tasks;
+}
+
+int workers(int64_t threads, const std::vector<Task>& tasks) { return std::min<int64_t>(threads, tasks.size()); }
 
 std::vector<Net> pack(const Call& call, const float* const* weights, const float* const* biases, bool backward) {
     long floats = 0, widest = 0;
@@ -238,8 +272,6 @@ std::vector<Net> pack(const Call& call, const float* const* weights, const float
     std::vector<Net> nets(call.sets);
     for (long s = 0; s < call.sets; s++) {
         Net& net = nets[s];
-        for (long a = 0; a < call.agents; a++)
-            if (call.groups[a] == s) net.members.push_back(a);
         for (long l = 0; l < call.depth; l++) {
             const long in = call.widths[l], out = call.widths[l + 1];
             Layer layer{in, out, up(in, LANES), up(out, LANES), nullptr, nullptr, nullptr, zeros, net.sums_size, 0};
@@ -264,17 +296,7 @@ std::vector<Net> pack(const Call& call, const float* const* weights, const float
     return nets;
 }
 
-std::vector<Task> share_out(const Call& call, const std::vector<Net>& nets) {
-    std::vector<Task> tasks;
-    for (long s = 0; s < call.sets; s++) {
-        const long rows = call.envs * nets[s].members.size();
-        const long part = std::max(PART, up((rows + PARTS - 1) / PARTS, BLOCK));
-        for (long r = 0; r < rows; r += part) tasks.push_back({s, r, std::min(r + part, rows)});
-    }
-    return tasks;
-}
-
-int workers(int64_t threads, const std::vector<Task>& tasks) { return std::min<int64_t>(threads, tasks.size()); }
+enum What { OUT, GRADIENT, SLOPE, TURN };
 
 struct Work {  // a block's numbers before the first layer and after each: [what][layer]
     std::vector<std::vector<float*>> arrays;
@@ -293,28 +315,35 @@ struct Work {  // a block's numbers before the first layer and after each: [what
             }
     }
     const std::vector<float*>& operator[](int what) const { return arrays[what]; }
+
+    void keep(const Call& call, float* kept, long block) {  // the activations stand there
+        kept += block * call.kept();
+        for (long l = 0; l < call.depth; l++)
+            if (call.bent(l)) {
+                arrays[OUT][l + 1] = kept;
+                kept += up(call.widths[l + 1], LANES) * (BLOCK + 1);
+            }
+    }
 };
-enum What { OUT, GRADIENT, SLOPE, TURN };
 
 // What a block's rows are in the call's own [env, agent, feature]
 struct Rows {
     const Call& call;
-    const Net& net;
-    long begin, count;
+    long set, begin, count;
 
     void read(const float* from, long width, float* to) const {
         for (long r = 0; r < count; r++)
-            std::memcpy(to + r * up(width, LANES), from + call.place(net, begin + r) * width, width * sizeof(float));
+            std::memcpy(to + r * up(width, LANES), from + call.place(set, begin + r) * width, width * sizeof(float));
     }
     void read_times(const float* from, long width, float* to) const {
         for (long r = 0; r < count; r++) {
-            const float* row = from + call.place(net, begin + r) * width;
+            const float* row = from + call.place(set, begin + r) * width;
             for (long i = 0; i < width; i++) to[r * up(width, LANES) + i] *= row[i];
         }
     }
     void write(const float* from, long width, float* to) const {
         for (long r = 0; r < count; r++)
-            std::memcpy(to + call.place(net, begin + r) * width, from + r * up(width, LANES), width * sizeof(float));
+            std::memcpy(to + call.place(set, begin + r) * width, from + r * up(width, LANES), width * sizeof(float));
     }
 };
 
@@ -328,12 +357,14 @@ void forward(const Call& call, const Net& net, const Work& work, long count) {
 
 // The gradients of d_outputs . outputs, added to `sums` and left in GRADIENT of the inputs
 void backward(const Call& call, const Net& net, const Work& work, const Rows& rows, const float* d_outputs,
-              float* sums, bool inputs_too) {
+              float* sums, bool inputs_too, bool kept) {
     for (long l = 0; l < call.depth; l++) {
         const Layer& layer = net.layers[l];
+        const long floats = up(rows.count, ROWS) * layer.out_full;
         if (!call.bent(l)) break;  // what comes out of the last layer is not asked for
-        layer.apply(work[OUT][l], work[OUT][l + 1], rows.count);
-        activate(call.activation, work[OUT][l + 1], work[GRADIENT][l + 1], up(rows.count, ROWS) * layer.out_full);
+        if (!kept) layer.apply(work[OUT][l], work[OUT][l + 1], rows.count);
+        if (!kept) activate(call.activation, work[OUT][l + 1], work[GRADIENT][l + 1], floats);
+        if (kept) find_slopes(call.activation, work[OUT][l + 1], work[GRADIENT][l + 1], floats);
     }
     if (call.closed)
         rows.read_times(d_outputs, call.outputs(), work[GRADIENT][call.depth]);
@@ -413,29 +444,30 @@ void write_sums(const Call& call, const std::vector<Net>& nets, const std::vecto
     }
 }
 
-// direction: null for the gradients of d_outputs . outputs, else those of `backward_of_slope`
-void all_backward(const Call& call, const float* inputs, const float* direction, const float* d_outputs, float* d_inputs,
-                  const float* const* weights, const float* const* biases, float* const* d_weights,
+// direction: null for the gradients of d_outputs . outputs, else those of `backward_of_slope`. kept: by the forward
+void all_backward(const Call& call, const float* inputs, const float* direction, float* kept, const float* d_outputs,
+                  float* d_inputs, const float* const* weights, const float* const* biases, float* const* d_weights,
                   float* const* d_biases, int64_t threads) {
     const std::vector<Net> nets = pack(call, weights, biases, true);
-    const std::vector<Task> tasks = share_out(call, nets);
+    const std::vector<Task> tasks = share_out(call);
     const size_t size = nets[0].sums_size;
     static thread_local Buffer buffer;
     float* const all_sums = d_weights ? buffer.of(size * std::max<size_t>(tasks.size(), 1)) : nullptr;
 #pragma omp parallel for num_threads(workers(threads, tasks)) if (workers(threads, tasks) > 1) schedule(static)
     for (size_t t = 0; t < tasks.size(); t++) {
         const Net& net = nets[tasks[t].set];
-        const Work work(call, direction ? 4 : 2, direction ? 2 * BLOCK : BLOCK);
+        Work work(call, direction ? 4 : 2, direction ? 2 * BLOCK : BLOCK);
         float* const sums = d_weights ? all_sums + t * size : nullptr;
         if (sums) std::memset(sums, 0, size * sizeof(float));
         for (long begin = tasks[t].begin; begin < tasks[t].end; begin += BLOCK) {
-            const Rows rows{call, net, begin, std::min(BLOCK, tasks[t].end - begin)};
+            const Rows rows{call, tasks[t].set, begin, std::min(BLOCK, tasks[t].end - begin)};
+            if (kept) work.keep(call, kept, tasks[t].block + (begin - tasks[t].begin) / BLOCK);
             rows.read(inputs, call.inputs(), work[OUT][0]);
             if (direction) {
                 rows.read(direction, call.inputs(), work[OUT][0] + BLOCK * up(call.inputs(), LANES));
                 backward_of_slope(call, net, work, rows, d_outputs, sums, d_inputs);
             } else {
-                backward(call, net, work, rows, d_outputs, sums, d_inputs);
+                backward(call, net, work, rows, d_outputs, sums, d_inputs, kept);
             }
             if (d_inputs) rows.write(work[GRADIENT][0], call.inputs(), d_inputs);
         }
@@ -449,19 +481,29 @@ void all_backward(const Call& call, const float* inputs, const float* direction,
 // layer's outputs. groups: the set of each agent. closed: the last layer is followed by the activation too.
 // d_inputs, or d_weights and d_biases: null where nobody asks
 
-extern "C" void understudy_forward(const float* inputs, float* outputs, const float* const* weights,
+// How many floats `kept` has: what forward leaves for backward, which computes it again where kept is null. 0: nothing
+extern "C" int64_t understudy_kept(const int64_t* widths, const int64_t* groups, int64_t envs, int64_t agents,
+                                   int64_t sets, int64_t depth, int64_t activation, int64_t closed) {
+    const Call call(widths, groups, envs, agents, sets, depth, activation, closed);
+    const std::vector<Task> tasks = share_out(call);
+    return tasks.empty() ? 0 : (tasks.back().block + tasks.back().blocks()) * call.kept();
+}
+
+extern "C" void understudy_forward(const float* inputs, float* outputs, float* kept, const float* const* weights,
                                    const float* const* biases, const int64_t* widths, const int64_t* groups,
                                    int64_t envs, int64_t agents, int64_t sets, int64_t depth, int64_t activation,
                                    int64_t closed, int64_t threads) {
-    const Call call{envs, agents, sets, depth, activation, closed, widths, groups};
+    const Call call(widths, groups, envs, agents, sets, depth, activation, closed);
     const std::vector<Net> nets = pack(call, weights, biases, false);
-    const std::vector<Task> tasks = share_out(call, nets);
+    const std::vector<Task> tasks = share_out(call);
 #pragma omp parallel for num_threads(workers(threads, tasks)) if (workers(threads, tasks) > 1) schedule(static)
     for (size_t t = 0; t < tasks.size(); t++) {
         const Net& net = nets[tasks[t].set];
-        const Work work(call, 1, BLOCK);
+        Work work(call, 1, BLOCK);
         for (long begin = tasks[t].begin; begin < tasks[t].end; begin += BLOCK) {
-            const Rows rows{call, net, begin, std::min(BLOCK, tasks[t].end - begin)};
+            const Rows rows{call, tasks[t].set, begin, std::min(BLOCK, tasks[t].end - begin)};
+            if (kept) work.keep(call, kept, tasks[t].block + (begin - tasks[t].begin) / BLOCK);
+            if (kept) work.keep(call, kept, tasks[t].block + (begin - tasks[t].begin) / BLOCK);
             rows.read(inputs, call.inputs(), work[OUT][0]);
             forward(call, net, work, rows.count);
             rows.write(work[OUT][depth], call.outputs(), outputs);
@@ -469,13 +511,13 @@ extern "C" void understudy_forward(const float* inputs, float* outputs, const fl
     }
 }
 
-extern "C" void understudy_backward(const float* inputs, const float* d_outputs, float* d_inputs,
+extern "C" void understudy_backward(const float* inputs, float* kept, const float* d_outputs, float* d_inputs,
                                     const float* const* weights, const float* const* biases, float* const* d_weights,
                                     float* const* d_biases, const int64_t* widths, const int64_t* groups, int64_t envs,
                                     int64_t agents, int64_t sets, int64_t depth, int64_t activation, int64_t closed,
                                     int64_t threads) {
-    const Call call{envs, agents, sets, depth, activation, closed, widths, groups};
-    all_backward(call, inputs, nullptr, d_outputs, d_inputs, weights, biases, d_weights, d_biases, threads);
+    const Call call(widths, groups, envs, agents, sets, depth, activation, closed);
+    all_backward(call, inputs, nullptr, kept, d_outputs, d_inputs, weights, biases, d_weights, d_biases, threads);
 }
 
 extern "C" void understudy_backward_of_slope(const float* inputs, const float* direction, const float* d_outputs,
@@ -483,6 +525,6 @@ extern "C" void understudy_backward_of_slope(const float* inputs, const float* d
                                              float* const* d_weights, float* const* d_biases, const int64_t* widths,
                                              const int64_t* groups, int64_t envs, int64_t agents, int64_t sets,
                                              int64_t depth, int64_t activation, int64_t closed, int64_t threads) {
-    const Call call{envs, agents, sets, depth, activation, closed, widths, groups};
-    all_backward(call, inputs, direction, d_outputs, d_inputs, weights, biases, d_weights, d_biases, threads);
+    const Call call(widths, groups, envs, agents, sets, depth, activation, closed);
+    all_backward(call, inputs, direction, nullptr, d_outputs, d_inputs, weights, biases, d_weights, d_biases, threads);
 }
