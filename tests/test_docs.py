@@ -25,7 +25,10 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
         "algorithms/pwil.md",
         "few-and-noisy.md",
         "regret.md",
+        "speed.md",
         "formats.md",
+        "scenes/data.md",
+        "envs/boids.md",
     ],
 )
 def test_the_snippets_of_a_page_run(page, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ ROOMS = {  # room -> rooms it may import, besides itself
     "trust": {"core", "demos", "rollout", "algorithms", "evaluation"},
     "cooking": (LIBRARY - {"runs"}) | {"recordings"},
     "api": LIBRARY,
-    "comparing": {"core", "maths", "demos", "rollout", "evaluation", "runs", "api"},
+    "comparing": {"core", "maths", "demos", "nets", "rollout", "evaluation", "runs", "api"},
     "quickstart": {"core", "envs", "demos", "evaluation", "rollout", "recordings", "cooking", "api"},
     "bench": LIBRARY | {"recordings", "cooking", "api", *BENCHES},
     "bench_cooks": LIBRARY | {"recordings", "cooking", "api"},
