@@ -56,10 +56,10 @@ def few(folder: Path, seeds: int, workers: int, minutes: float | None) -> Report
             asking = {method: score for method, score in here.items() if api.asks(method)}
             best.append([name, demos, here.get("bc", ""), _best(quiet), _best(asking)])
             rows += [[name, demos, m, "an expert" if m in asking else "nobody", score] for m, score in here.items()]
-    caption = f"Score, {seeds} seeds: 0 is random play, 1 the demonstrators; mean over seeds ± half of its 95 % interval."
     asked = api.make_config(api.algorithm_named("dagger"))
-    caption += (
-        f" Dagger is told what to do in {asked.rounds * asked.envs} episodes of its own play, beside the demonstrations."
+    caption = (
+        f"Score, {seeds} seeds: 0 is random play, 1 the demonstrators; mean over seeds ± half of its 95 % interval. "
+        f"Dagger is told what to do in {asked.rounds * asked.envs} episodes of its own play, beside the demonstrations."
     )
     columns = ["env", "demonstrations", "bc", "best that asks nobody", "best that asks an expert"]
     report = _report("Few demonstrations", "few", Table(columns, best, caption), found)
