@@ -30,7 +30,7 @@ ROOMS = {  # room -> rooms it may import, besides itself
     "bench": LIBRARY | {"recordings", "cooking", "api", *BENCHES},
     "bench_cooks": LIBRARY | {"recordings", "cooking", "api"},
     "bench_imitation": {"core", "maths", "nets", "rollout", "evaluation", "runs", "api"},
-    "bench_methods": {"core", "envs", "evaluation", "api", "comparing"},
+    "bench_methods": {"core", "maths", "envs", "evaluation", "api", "comparing"},
     "bench_regret": {"core", "maths", "evaluation", "runs", "api"},
     "bench_sensitivity": {"core", "maths", "evaluation", "rollout", "runs", "api"},
     "cli": (LIBRARY - {"algorithms"}) | {"recordings", "api", "bench", "comparing", "quickstart", "trust"},

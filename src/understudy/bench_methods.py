@@ -1,6 +1,7 @@
 """Benchmarks of all methods that learn from demonstrations, from their defaults, on the library's own envs."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from understudy.comparing import Plan, compare
 from understudy.envs.kitchen_board import LAYOUTS
 from understudy.evaluation.compared import ENOUGH, Comparison, cells, mean_of, recommendation
 from understudy.evaluation.report import Cell, Report, Section, Table
+from understudy.maths.stats import Estimate
 
 METHODS = ("bc", "dagger", "magail", "maairl", "iq", "sqil", "gmmil", "pwil")
 FEW = ("spread", "tag", "speaker_listener")
@@ -42,17 +44,35 @@ def everywhere(folder: Path, seeds: int, workers: int, minutes: float | None) ->
 
 
 def few(folder: Path, seeds: int, workers: int, minutes: float | None) -> Report:
-    """Every method from 1, 5 and 20 demonstrations of three games."""
+    """Every method from 1, 5 and 20 demonstrations of three games; those that ask an expert stand by themselves."""
     found = {name: _compared(name, (1, 5, 20), folder, seeds, workers, minutes) for name in FEW}
+    best: list[list[Cell]] = []
     rows: list[list[Cell]] = []
     for name, comparison in found.items():
-        for (method, _, demos), cell in cells(comparison.trials).items():
-            score = mean_of(cell, "score")
-            rows.append([name, method, demos, "" if score is None else score])
-    caption = f"Score, {seeds} seeds: 0 is random play, 1 the demonstrators; mean over seeds."
-    return _report(
-        "Few demonstrations", "few", Table(["env", "method", "demonstrations", "score"], rows, caption), found
+        scores = {key: mean_of(cell, "score") for key, cell in cells(comparison.trials).items()}
+        for demos in dict.fromkeys(key[2] for key in scores):
+            here = {method: score for (method, _, count), score in scores.items() if count == demos and score}
+            quiet = {method: score for method, score in here.items() if not api.asks(method)}
+            asking = {method: score for method, score in here.items() if api.asks(method)}
+            best.append([name, demos, here.get("bc", ""), _best(quiet), _best(asking)])
+            rows += [[name, demos, m, "an expert" if m in asking else "nobody", score] for m, score in here.items()]
+    asked = api.make_config(api.algorithm_named("dagger"))
+    caption = (
+        f"Score, {seeds} seeds: 0 is random play, 1 the demonstrators; mean over seeds ± half of its 95 % interval. "
+        f"Dagger is told what to do in {asked.rounds * asked.envs} episodes of its own play, beside the demonstrations."
     )
+    columns = ["env", "demonstrations", "bc", "best that asks nobody", "best that asks an expert"]
+    report = _report("Few demonstrations", "few", Table(columns, best, caption), found)
+    every = Table(["env", "demonstrations", "method", "asks", "score"], rows, "All methods.")
+    return replace(report, tables=[*report.tables, every])
+
+
+def _best(scores: Mapping[str, Estimate]) -> str:
+    """The best method and its score."""
+    if not scores:
+        return ""
+    method = max(scores, key=lambda m: scores[m].value)
+    return f"{method} {scores[method]}"
 
 
 def _compared(

@@ -41,7 +41,7 @@ class Config:
     clone: bc.Config = field(default_factory=lambda: bc.Config(batch=512))  # the nets, and how they are fitted
     rounds: int = 20  # after which it has finished
     envs: int = 16  # episodes played in a round, side by side
-    steps: int = 200  # gradient steps in a round; their rate falls to 0 over the later half of the rounds
+    steps: int = 400  # gradient steps in a round; their rate falls to 0 over the later half of the rounds
     beta: Literal["never", "exponential", "linear"] = "never"  # how often the expert plays itself, round by round
     decay: float = 0.5  # of the exponential one: beta_k = decay ** k
     mixing: Literal["joint", "agent"] = "joint"  # the expert plays for the whole team, or for some agents of it
