@@ -88,7 +88,7 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
     if demos is None or not len(demos):
         raise DemosError("iq learns from demonstrations, and there are none: give it a recording.")
     soft = SoftQ(config.net, demos.spec, config.mixer, generator)
-    optimizer = torch.optim.AdamW(soft.groups(config.weight_decay), lr=config.rate)
+    optimizer = torch.optim.AdamW(soft.groups(config.rate, config.weight_decay, max(1.0, 0.5 / config.penalty) if config.penalty else 1.0))
     seed = int(torch.randint(2**31, (), generator=generator))
     leave = soft.observe([tree_map(lambda x: x.unsqueeze(1), part) for part in looks(demos, seed)])
     state = State(soft, optimizer, seed, leave)
@@ -114,7 +114,7 @@ def update(
     totals = []
     for _ in range(min(config.steps, config.limit - state.position)):
         for group in state.optimizer.param_groups:
-            group["lr"] = config.rate * (1 - state.position / config.limit)
+            group["lr"] = group["initial_lr"] * (1 - state.position / config.limit)
         loss, reward = _loss(config, state, demos, state.soft.shared(rest), generator)
         descend(state.optimizer, loss, config.max_grad_norm)
         state.position += 1
