@@ -27,7 +27,7 @@ ROOMS = {  # room -> rooms it may import, besides itself
     "comparing": {"core", "maths", "demos", "rollout", "evaluation", "runs", "api"},
     "quickstart": {"core", "envs", "demos", "evaluation", "rollout", "recordings", "cooking", "api"},
     "bench": LIBRARY | {"recordings", "cooking", "api", "bench_methods", "bench_imitation", "bench_regret"},
-    "bench_imitation": {"core", "maths", "nets", "rollout", "evaluation", "api"},
+    "bench_imitation": {"core", "maths", "nets", "rollout", "evaluation", "runs", "api"},
     "bench_methods": {"core", "envs", "evaluation", "api", "comparing"},
     "bench_regret": {"core", "maths", "evaluation", "runs", "api"},
     "cli": (LIBRARY - {"algorithms"}) | {"recordings", "api", "bench", "comparing", "quickstart", "trust"},
