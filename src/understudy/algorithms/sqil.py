@@ -84,7 +84,7 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
     if env is None:
         raise ConfigError("sqil plays in the env, and there is none: give it one, or learn offline by `iq` or `bc`.")
     soft = SoftQ(config.net, demos.spec, config.mixer, generator)
-    optimizer = torch.optim.AdamW(soft.groups(config.rate, config.weight_decay, max(1.0, 1 / config.temperature)))
+    optimizer = torch.optim.AdamW(soft.groups(config.rate, config.weight_decay, reach=1.0))
     seed = int(torch.randint(2**31, (), generator=generator))
     leave = soft.observe([tree_map(lambda x: x.unsqueeze(1), part) for part in looks(demos, seed)])
     live = begin(env, soft.policy, min(config.envs, getattr(env, "copies", config.envs)), generator)
