@@ -13,6 +13,7 @@ from understudy.core.random import generator
 from understudy.core.tree import tree_map
 from understudy.core.types import Continuous, EnvSpec, Segment, View
 from understudy.demos import Demos, Episode
+from understudy.demos.augment import augmented
 from understudy.envs import tabular
 from understudy.maths import soft_q
 from understudy.nets import NetConfig
@@ -109,6 +110,27 @@ def test_a_past_is_learnt_from():
     net = {"hidden": 16, "body": "gru"}
     policy = train(demos, net=net, window=6, burn_in=2, limit=120, penalty=1e-3)
     assert -score(policy, demos).mean < 0.1
+
+
+def test_what_was_seen_from_one_side_is_known_from_all():
+    """Images of the recordings in symmetric worlds are as likely as the recordings; unseen, they are surprising."""
+    game = api.make_env("push")
+    demos = api.record(game, episodes=2)
+    images = augmented(demos, game.symmetries(), images=8)
+    found = {}
+    for symmetric in (True, False):
+        policy = train(demos, game, symmetric=symmetric, limit=150, penalty=1e-2)
+        found[symmetric] = score(policy, images).mean - score(policy, demos).mean
+    assert found[True] > -0.25 and found[False] < -1
+
+
+def test_a_mixture_of_the_whole_state_is_learnt_as_it_was_recorded():
+    """What a whole state would be in another world is not known."""
+    game = api.make_env("push")
+    demos = api.record(game, episodes=2)
+    states = [train(demos, game, mixer="monotone", symmetric=s, limit=10).state_dict() for s in (True, False)]
+    for name in states[0]:
+        torch.testing.assert_close(states[0][name], states[1][name], atol=0, rtol=0)
 
 
 def test_continuous_moves_come_near_the_demonstrators():

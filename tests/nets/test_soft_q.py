@@ -165,8 +165,8 @@ def test_actors_that_follow_a_known_q_find_its_soft_policy():
 
 def test_actors_and_critics_each_have_a_gradient_of_their_own():
     soft, part = SoftQ(NET, SMOOTH, "sum", generator(0)), segment(SMOOTH)
-    groups = soft.groups(0.1)
-    critics, actors = ([p for group in half for p in group["params"]] for half in (groups[:2], groups[2:]))
+    actors = list(soft.policy.parameters())
+    critics = [p for group in soft.groups(1e-3, 0.1, 5.0)[:4] for p in group["params"]]
     soft.chase(part, generator(0)).backward()
     assert all(p.grad is None for p in critics) and all(p.grad is not None for p in actors)
     soft.zero_grad()
@@ -196,14 +196,16 @@ def test_q_begins_at_how_often_each_move_is_made_and_is_worth_nothing_by_itself(
             torch.testing.assert_close(bias[k][number].exp(), expected)
 
 
-def test_weights_decay_and_biases_do_not():
-    for spec, groups in ((SPEC, 2), (SMOOTH, 4)):
-        soft = SoftQ(NET, spec, "monotone", generator(0))
-        decays = {id(p): group["weight_decay"] for group in soft.groups(0.1) for p in group["params"]}
-        assert len(soft.groups(0.1)) == groups
-        assert {name: decays[id(p)] for name, p in soft.named_parameters()} == {
-            name: 0.0 if name.endswith("bias") else 0.1 for name, _ in soft.named_parameters()
-        }
+@pytest.mark.parametrize(("spec", "last"), [(SPEC, "policy.outs.0."), (SMOOTH, "critic.last.")])
+def test_the_last_layer_of_q_learns_faster_and_biases_do_not_decay(spec, last):
+    """A step of AdamW without a gradient shrinks a weight by rate * decay, in the last layer no more than elsewhere."""
+    soft = SoftQ(NET, spec, "monotone", generator(0))
+    of = {id(p): group for group in soft.groups(1e-2, 0.1, 5.0) for p in group["params"]}
+    assert len(of) == len(list(soft.parameters()))
+    for name, p in soft.named_parameters():
+        rate, decay = of[id(p)]["initial_lr"], of[id(p)]["weight_decay"]
+        assert rate == pytest.approx(5e-2 if name.startswith(last) else 1e-2), name
+        assert rate * decay == pytest.approx(0.0 if name.endswith("bias") else 1e-3), name
 
 
 # ---- refusals

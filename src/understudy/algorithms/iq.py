@@ -25,6 +25,7 @@ from understudy.algorithms import adversary
 from understudy.algorithms.ppo import descend
 from understudy.core.config import at_least_one, not_negative
 from understudy.core.errors import ConfigError, DemosError
+from understudy.core.symmetry import Groups, elsewhere, symmetries_of
 from understudy.core.tree import tree_map
 from understudy.core.types import Env
 from understudy.demos.demos import Demos
@@ -41,8 +42,9 @@ class Config:
     start: str = "fresh"  # where Q begins: "fresh", or the folder of a saved policy, whose logits are then the first Q
     mixer: Literal["none", "sum", "monotone"] = "none"  # what is valued: agents, or teams by sum or mixture
     sampling: Literal["value", "v0", "online"] = "value"
-    discount: float = 0.99
-    penalty: float = 0.1  # weight of r^2, rewards in temperatures: temperature / (4 alpha) of the paper
+    symmetric: bool = True  # every step is seen as in a symmetric world, where an env is given and says of any
+    discount: float = 0.995
+    penalty: float = 0.01  # weight of r^2, rewards in temperatures: temperature / (4 alpha) of the paper
     batch: int = 256  # steps of demonstrations in a minibatch; online as many of play
     window: int = 32  # steps in a row, for policies with a past
     burn_in: int = 8  # first steps of a window that have no weight, but where the episode begins there
@@ -92,7 +94,8 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
     begins = None if config.start == "fresh" else adversary.saved_for(config.start, demos.spec)
     net = config.net if begins is None else replace(begins.config, dropout=0.0)
     soft = SoftQ(net, demos.spec, config.mixer, generator)
-    optimizer = torch.optim.AdamW(soft.groups(config.weight_decay), lr=config.rate)
+    best = 0.5 / config.penalty if config.penalty else 1.0  # reward: so far has Q to go
+    optimizer = torch.optim.AdamW(soft.groups(config.rate, config.weight_decay, reach=max(1.0, best)))
     seed = int(torch.randint(2**31, (), generator=generator))
     leave = soft.observe([tree_map(lambda x: x.unsqueeze(1), part) for part in looks(demos, seed)])
     if begins is not None:
@@ -117,11 +120,12 @@ def update(
         played, state.live = collect(env, state.soft.policy, state.live, _length(config, state), generator)
         state.replay.put(played)
         rest = iq_rest(state.leave, leaving(state.replay.kept), config.discount, config.penalty)
+    groups = _worlds(config, env)
     totals = []
     for _ in range(min(config.steps, config.limit - state.position)):
         for group in state.optimizer.param_groups:
-            group["lr"] = config.rate * (1 - state.position / config.limit)
-        loss, reward = _loss(config, state, demos, state.soft.shared(rest), generator)
+            group["lr"] = group["initial_lr"] * (1 - state.position / config.limit)
+        loss, reward = _loss(config, state, demos, groups, state.soft.shared(rest), generator)
         descend(state.optimizer, loss, config.max_grad_norm)
         state.position += 1
         totals.append(torch.stack([loss.detach(), reward]))
@@ -140,7 +144,12 @@ def result(state: State) -> AgentPolicy:
 
 
 def _loss(
-    config: Config, state: State, demos: Demos, rest: Float[Tensor, "agent"], generator: torch.Generator
+    config: Config,
+    state: State,
+    demos: Demos,
+    groups: Groups,
+    rest: Float[Tensor, "agent"],
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """What one gradient step lowers, and the implied reward's mean over the demonstrators' steps."""
     soft, has_past = state.soft, state.soft.policy.config.has_past
@@ -148,17 +157,23 @@ def _loss(
     if config.sampling == "v0":
         count = max(1, config.batch // int(demos.lengths.max()))
         part = demos.padded(torch.randint(len(demos), (count,), generator=generator))
+        part = elsewhere(groups, part, generator)
         expert = discounted(soft.value(part, rest, generator), config.discount)
     else:
-        part = batch_of(demos, state.position, config.batch, state.seed, window)
+        part = elsewhere(groups, batch_of(demos, state.position, config.batch, state.seed, window), generator)
         expert = soft.value(part, rest, generator, burn_in)
     chase, played = soft.chase(part, generator), None
     if state.replay is not None:
-        ours = state.replay.draw(config.batch, window, generator)
+        ours = elsewhere(groups, state.replay.draw(config.batch, window, generator), generator)
         played = soft.value(ours, rest, generator, burn_in)
         chase = (chase + soft.chase(ours, generator)) / 2
     loss, reward = iq_loss(expert, played, config.discount, config.penalty)
     return loss + chase, reward
+
+
+def _worlds(config: Config, env: Env | None) -> Groups:
+    """The symmetries that are learnt from. A mixture of the whole state has none: what it is elsewhere is not known."""
+    return symmetries_of(env) if config.symmetric and env is not None and config.mixer != "monotone" else ()
 
 
 def _length(config: Config, state: State) -> int:

@@ -84,7 +84,7 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
     if env is None:
         raise ConfigError("sqil plays in the env, and there is none: give it one, or learn offline by `iq` or `bc`.")
     soft = SoftQ(config.net, demos.spec, config.mixer, generator)
-    optimizer = torch.optim.AdamW(soft.groups(config.weight_decay), lr=config.rate)
+    optimizer = torch.optim.AdamW(soft.groups(config.rate, config.weight_decay, reach=1.0))
     seed = int(torch.randint(2**31, (), generator=generator))
     leave = soft.observe([tree_map(lambda x: x.unsqueeze(1), part) for part in looks(demos, seed)])
     live = begin(env, soft.policy, min(config.envs, getattr(env, "copies", config.envs)), generator)
@@ -102,7 +102,7 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
     losses = []
     for _ in range(min(config.steps, config.limit - state.position)):
         for group in state.optimizer.param_groups:
-            group["lr"] = config.rate * (1 - state.position / config.limit)
+            group["lr"] = group["initial_lr"] * (1 - state.position / config.limit)
         sides, chase = [], torch.zeros(())
         theirs = batch_of(demos, state.position, config.batch, state.seed, window)
         for part in (theirs, state.replay.draw(config.batch, window, generator)):

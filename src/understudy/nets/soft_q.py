@@ -48,20 +48,22 @@ class SoftQ(nn.Module):
         self.policy: AgentPolicy = build_policy(net, spec, generator)
         self.mixer = Mixer(mixer, spec, generator)
 
-    def groups(self, decay: float) -> list[dict[str, Any]]:
+    def groups(self, rate: float, decay: float, reach: float) -> list[dict[str, Any]]:
         """Parameters for an optimizer: all that Q is made of, then actors that follow it, where they are others.
 
-        Of each the weights first, which decay, and then the biases, which do not: they see nothing to know by heart.
+        The last layer of Q learns `reach` times as fast, and what it makes decays as all else does: Adam moves a weight
+        by `rate` in a step, however far it has to go. Biases do not decay: they see nothing to know by heart.
         """
-        parts = [self.policy] if self.critic is None else [self.critic, self.policy]
-        named = [[*parts[0].named_parameters(), *self.mixer.named_parameters()]]
-        named += [[*part.named_parameters()] for part in parts[1:]]
-        return [
-            {"params": params, "weight_decay": 0.0 if bias else decay}
-            for part in named
-            for bias in (False, True)
-            if (params := [p for name, p in part if name.endswith("bias") == bias])
-        ]
+        makes, acts = ("policy.outs.", "") if self.critic is None else ("critic.last.", "policy.")
+        kinds: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            kind = bool(acts) and name.startswith(acts), name.startswith(makes), name.endswith("bias")
+            kinds.setdefault(kind, []).append(parameter)
+        groups = []
+        for (_, last, bias), params in sorted(kinds.items(), key=lambda item: item[0]):
+            times = reach if last else 1.0
+            groups.append({"params": params, "initial_lr": rate * times, "weight_decay": 0 if bias else decay / times})
+        return groups
 
     def observe(self, parts: Iterable[Segment]) -> Float[Tensor, "agent"]:
         """Let demonstrations set the scale of what the networks see, and where discrete moves begin.
