@@ -6,18 +6,17 @@ new team (`envs.rewarded`).
 
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from understudy.core import config as settings
 from understudy.core.errors import ConfigError, RunError, UnderstudyError
-from understudy.core.files import sha256, to_json, write_atomically
 from understudy.core.random import generator
 from understudy.core.types import EnvSpec, View
 from understudy.maths.adversarial import REWARDS
 from understudy.nets.discriminators import Judge, JudgeConfig
+from understudy.nets.saved import read_weights, write_module
 
 VERSION = 1
 
@@ -50,20 +49,14 @@ class LearnedReward(nn.Module):
 
 
 def save_reward(reward: LearnedReward, folder: Path | str) -> None:
-    """Write `reward.safetensors`, then `reward.json`, into `folder`. Raises RunError on a full disk."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in reward.state_dict().items()}
-    data = safetensors.torch.save(weights)
+    """Write `reward-HASH.safetensors`, then `reward.json`, into `folder`. Raises RunError on a full disk."""
     told = {
         "version": VERSION,
         "judge": settings.to_dict(reward.judge.config),
         "form": reward.form,
-        "spec": settings.to_dict(reward.judge.spec.to_json()),
-        "weights": sha256(data),
+        "spec": settings.to_dict(reward.spec.to_json()),
     }
-    write_atomically(folder / "reward.safetensors", data)
-    write_atomically(folder / "reward.json", to_json(told, indent=1))
+    write_module("reward", reward, told, Path(folder))
 
 
 def load_reward(folder: Path | str) -> LearnedReward:
@@ -72,20 +65,18 @@ def load_reward(folder: Path | str) -> LearnedReward:
     Raises:
         RunError: there is none, it is damaged, or of a newer format.
     """
-    path, beside = Path(folder) / "reward.json", Path(folder) / "reward.safetensors"
+    path = Path(folder) / "reward.json"
     if not path.exists():
         raise RunError(f"{folder} holds no reward: {path.name} is not there.")
     told = settings.read(path)
     if told.get("version") != VERSION:
         raise RunError(f"{path} is of format {told.get('version')}, and this understudy reads {VERSION}.")
     try:
-        data = beside.read_bytes()
-        if sha256(data) != told["weights"]:
-            raise RunError(f"{beside} is damaged: its sha256 is not the one in {path.name}.")
+        weights = read_weights("reward", told, Path(folder))
         config = settings.from_dict(JudgeConfig, told["judge"], str(path))
         spec = EnvSpec.from_json(told["spec"])
         reward = LearnedReward(Judge(config, spec, generator(0, "weights that are replaced")), told["form"])
-        reward.load_state_dict(safetensors.torch.load(data))
+        reward.load_state_dict(weights)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, UnderstudyError):
             raise
