@@ -24,11 +24,15 @@ ROOMS = {  # room -> rooms it may import, besides itself
     "trust": {"core", "demos", "rollout", "algorithms", "evaluation"},
     "cooking": (LIBRARY - {"runs"}) | {"recordings"},
     "api": LIBRARY,
+    "scenes": {"core", "demos", "nets", "algorithms", "evaluation", "runs"},
     "comparing": {"core", "maths", "demos", "rollout", "evaluation", "runs", "api"},
     "quickstart": {"core", "envs", "demos", "evaluation", "rollout", "recordings", "cooking", "api"},
-    "bench": LIBRARY | {"recordings", "cooking", "api", "bench_methods", "bench_imitation", "bench_regret"},
+    "bench": LIBRARY
+    | {"recordings", "cooking", "api", "bench_methods", "bench_imitation", "bench_regret"}
+    | {"bench_scenes"},
     "bench_imitation": {"core", "maths", "nets", "rollout", "evaluation", "api"},
     "bench_methods": {"core", "envs", "evaluation", "api", "comparing"},
+    "bench_scenes": {"core", "maths", "demos", "evaluation", "runs", "scenes"},
     "bench_regret": {"core", "maths", "evaluation", "runs", "api"},
     "cli": (LIBRARY - {"algorithms"}) | {"recordings", "api", "bench", "comparing", "quickstart", "trust"},
     "__main__": {"cli"},

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from understudy import api, bench_imitation, bench_methods, bench_regret
+from understudy import api, bench_imitation, bench_methods, bench_regret, bench_scenes
 from understudy.cooking import COLUMNS, SCORED, Likeness, likeness, settings
 from understudy.core.errors import ConfigError, nearest
 from understudy.core.random import generator
@@ -124,6 +124,7 @@ def mairl(folder: Path, seeds: int, workers: int, minutes: float | None, *, name
 
 
 BENCHMARKS: Mapping[str, Callable[[Path, int, int, float | None], Report]] = {
+    "chorales": bench_scenes.chorales,
     "everywhere": bench_methods.everywhere,
     "few": bench_methods.few,
     "kitchen": kitchen,

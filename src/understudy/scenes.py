@@ -1,0 +1,187 @@
+"""Models of whole scenes in a few calls: learn, keep, score, sample, steer.
+
+    learned = scenes.train(tracks, folder="runs/chorales")         # the same call resumes
+    print(scenes.score(learned, test).per_frame)                   # nats
+    made = scenes.sample(learned, past, frames=64, seed=1)         # past: clips of recordings
+    other = scenes.sample(learned, past, frames=64, seed=1, goals={"aim": wish})     # the same chance, other goals
+
+What is sampled with one seed shares its chance, frame by frame: two samples that differ in a goal, or in who plays an
+agent, differ by what follows from it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from understudy.algorithms import scene
+from understudy.core import config as settings
+from understudy.core.errors import ConfigError, DemosError
+from understudy.core.random import generator
+from understudy.core.tree import tree_map
+from understudy.demos.tracks import Clips, TrackSet, TrackSpec
+from understudy.evaluation.scenes import Nats, likelihood
+from understudy.nets.saved import load_net, save_net
+from understudy.nets.scene import CausalSceneNet, Noise, Player, SceneNet, SceneShape
+from understudy.runs import loop
+from understudy.runs.log import Row
+from understudy.runs.loop import Budget, Habits
+
+NAME = "scene"  # of the files beside a run
+
+
+@dataclass
+class Learned:
+    """A model of scenes, and what the scenes are that it learnt from."""
+
+    net: CausalSceneNet
+    spec: TrackSpec
+    metrics: list[Row] = field(default_factory=list, repr=False)
+    updates: int = 0
+    seconds: float = 0.0
+
+
+_HABITS = Habits()
+
+
+def train(
+    tracks: TrackSet,
+    config: scene.Config | Mapping[str, Any] | None = None,
+    *,
+    updates: int | None = None,
+    minutes: float | None = None,
+    folder: Path | str | None = None,
+    seed: int = 0,
+    habits: Habits = _HABITS,
+) -> Learned:
+    """Learn a causal model of scenes. The same call resumes where `folder` holds a run.
+
+    Args:
+        config: `algorithms.scene.Config`, or plain data by name; None: its defaults.
+        updates, minutes: the budget, over all resumptions; neither: until `config.limit` is reached.
+        folder: where the run and the model are kept; None: in memory alone.
+
+    Raises:
+        DemosError, ConfigError: recordings or settings that do not fit. RunError: the folder holds another run.
+    """
+    if not isinstance(config, scene.Config):
+        config = settings.from_dict(scene.Config, config or {}, NAME)
+    try:
+        run = loop.run(
+            scene, config, tracks, None,
+            name=NAME, folder=folder, budget=Budget(updates, minutes), seed=seed, habits=habits,
+        )  # fmt: skip
+    except loop.Interrupted as stopped:
+        if folder is not None:
+            save(Learned(scene.result(stopped.state), tracks.spec), folder)
+        raise
+    learned = Learned(scene.result(run.state), tracks.spec, run.metrics, run.updates, run.seconds)
+    if folder is not None:
+        save(learned, folder)
+    return learned
+
+
+def save(learned: Learned, folder: Path | str) -> None:
+    """Write the model into `folder`, in the place of one that is there."""
+    net = learned.net
+    told = {"net": net.config, "shape": net.shape, "tracks": learned.spec.to_json()}
+    save_net(net, folder, NAME, settings.to_dict(told))
+
+
+def load(folder: Path | str) -> Learned:
+    """The model in `folder`. Raises RunError: there is none, it is damaged, or of a newer format."""
+    specs = []
+
+    def make(told: dict[str, Any], path: str) -> CausalSceneNet:
+        specs.append(TrackSpec.from_json(told["tracks"]))
+        net = settings.from_dict(SceneNet, told["net"], path)
+        shape = settings.from_dict(SceneShape, told["shape"], path)
+        return CausalSceneNet(net, shape, generator(0, "weights that are replaced"))
+
+    return Learned(load_net(folder, NAME, make), specs[0])
+
+
+def score(learned: Learned, tracks: TrackSet, seed: int = 0, agents: int | None = None) -> Nats:
+    """How likely recordings are, in nats: see `evaluation.scenes.likelihood`."""
+    fit(learned, tracks)
+    return likelihood(learned.net, tracks, generator(seed, "intervals"), agents=agents)
+
+
+def sample(
+    learned: Learned,
+    past: Clips,
+    frames: int,
+    *,
+    samples: int = 1,
+    seed: int = 0,
+    goals: Mapping[str, Tensor] | None = None,
+    given: Mapping[str, Tensor] | None = None,
+    forced: Tensor | None = None,
+    players: Mapping[int, Player] | None = None,
+) -> Clips:
+    """`samples` futures of each past, `frames` long, after it: [samples * scene, time, ...], those of a past together.
+
+    Args:
+        past: at least a frame of positions; of symbols also none at all (`nothing`).
+        goals, given, forced: over the frames to come, a row for each past: see `CausalSceneNet.sample`.
+        players: by agent, who moves in its place.
+    """
+    if frames < 1 or samples < 1:
+        raise ConfigError(f"frames, samples: got {frames} and {samples}; both are 1 or more.")
+
+    def repeated(x: Tensor) -> Tensor:
+        return x.repeat_interleave(samples, dim=0)
+
+    past = tree_map(repeated, past)
+    chance = generator(seed, "sample")
+    device = learned.net.kinds.device
+    noise = learned.net.noise(len(past), frames, chance, past.values.shape[2])
+    made = learned.net.sample(
+        past.to(device),
+        Noise(*(x.to(device) for x in noise)),
+        goals={name: repeated(x) for name, x in (goals or {}).items()},
+        given={name: repeated(x) for name, x in (given or {}).items()},
+        forced=None if forced is None else repeated(forced),
+        players=players,
+    )
+    return Clips(made.values, made.present, made.labels, made.slots, past.recording, made.start)
+
+
+def nothing(learned: Learned, scenes: int) -> Clips:
+    """The past of scenes that have not begun: symbols may be sampled from it."""
+    if not learned.spec.symbols:
+        raise DemosError("nothing: scenes of positions begin at recorded ones. Cut clips: `tracks.clips(1)`.")
+    shape = (scenes, 0, learned.spec.agents)
+    return Clips(torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool))
+
+
+def wish(
+    learned: Learned, past: Clips, frames: int, goal: str, value: int, agents: Any = None, begin: int = 0
+) -> Tensor:
+    """A goal over the frames to come: `value` for `agents` from frame `begin` of them on, else left to the model (-1).
+
+    Args:
+        agents: slots, as a list of indices; None: all. Of a goal of the whole scene there are none to choose.
+    """
+    labels = {label.name: label for label in learned.net.shape.goals}
+    if goal not in labels:
+        raise ConfigError(f"goal: this model has none called {goal!r}; it has {', '.join(labels) or 'none'}.")
+    label = labels[goal]
+    if not 0 <= value < label.classes:
+        raise ConfigError(f"{goal}: got {value}; it is from 0 to {label.classes - 1}.")
+    if agents is not None and not label.of_agents:
+        raise ConfigError(f"{goal}: it is a goal of the whole scene, so it is set for all agents.")
+    wanted = torch.full((len(past), frames, past.values.shape[2]), -1)
+    wanted[:, begin:, slice(None) if agents is None else agents] = value
+    return wanted if label.of_agents else wanted[..., 0]
+
+
+def fit(learned: Learned, tracks: TrackSet) -> None:
+    """Raises DemosError where these are not scenes as the model learnt from."""
+    for name in ("agents", "dims", "symbols", "dt", "unit", "alphabet"):
+        there, here = getattr(learned.spec, name), getattr(tracks.spec, name)
+        if there != here:
+            raise DemosError(f"tracks: {name} is {here}, and the model learnt from {there}.")

@@ -1,0 +1,54 @@
+"""The chorales' benchmark: what is read, and that a short run tells all its figures."""
+
+import shutil
+
+import pytest
+import torch
+
+from understudy import bench_scenes
+from understudy.core.errors import DemosError
+
+
+@pytest.fixture
+def folder(data_folder, tmp_path):
+    shutil.copy(data_folder / "jsb_chorales" / bench_scenes.CHORALES, tmp_path)
+    return tmp_path
+
+
+def test_pieces_are_thinned_to_the_grid_and_the_scale_has_room_for_all_keys(folder):
+    quarter = bench_scenes.chorale_parts(folder, "quarter")
+    assert {part: (len(each), each.frames) for part, each in quarter.items()} == {
+        "train": (229, 13_807),
+        "valid": (76, 4_602),
+        "test": (77, 4_725),
+    }
+    sixteenth = bench_scenes.chorale_parts(folder, "sixteenth")["test"]
+    assert torch.equal(sixteenth[3].values[::4], quarter["test"][3].values)
+    assert sixteenth.spec.alphabet[1] == "30" and sixteenth.spec.alphabet[-1] == "87"
+    sounding = sixteenth.values[sixteenth.values > 0]
+    assert sounding.min() > 6 and sounding.max() <= sixteenth.spec.symbols - 1 - 6
+    assert sixteenth[0].labels["beat"][:18].tolist() == [*range(16), 0, 1]
+
+
+def test_the_figures_are_told(folder, monkeypatch):
+    few = {"length": 16, "batch": 2, "limit": 4, "steps": 2}
+    net = {"trunk": {"hidden": 8, "layers": 1, "heads": 2, "pair": 4}}
+    whole = bench_scenes.chorale_parts
+    monkeypatch.setattr(bench_scenes, "SETTINGS", {grid: few for grid in bench_scenes.GRIDS})
+    monkeypatch.setattr(bench_scenes, "SHARED", {**bench_scenes.SHARED, "net": net})
+    monkeypatch.setattr(bench_scenes, "FRAMES", 8)
+    monkeypatch.setattr(
+        bench_scenes, "chorale_parts", lambda *of: {part: each.select(range(3)) for part, each in whole(*of).items()}
+    )
+    (table,) = bench_scenes.chorales(folder, 1, 1, None).tables
+    rows = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    assert set(rows) == {"quarter", "quarter: Bach", "sixteenth", "sixteenth: Bach"}
+    for grid in bench_scenes.GRIDS:
+        assert 8 < rows[grid]["test, nats"].value < 20  # hardly learnt: 4 log 59 = 16.3 is guessing
+        assert rows[grid]["crossings"].value > rows[f"{grid}: Bach"]["crossings"]
+    assert rows["quarter"]["test frames"] == str(whole(folder, "quarter")["test"].select(range(3)).frames)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(DemosError, match=r"Jsb16thSeparated.json is not there.*JSB-Chorales-dataset"):
+        bench_scenes.chorale_parts(tmp_path, "quarter")
