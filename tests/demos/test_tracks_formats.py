@@ -211,6 +211,7 @@ def test_mending_says_what_it_cost(tmp_path):
     assert made.present[:, 0].tolist() == [True, True, True, False, True]
     torch.testing.assert_close(made.values[:, 0, 0], torch.tensor([0.0, 0.1, 0.2, 0.0, 0.4]))
     assert [(o.count, o.why.split()[0]) for o in made.omissions] == [(1, "a"), (1, "out")]
+    assert made.omissions[1].why == "out of reach at 20 m a second"
 
 
 def test_ragged_times_are_interpolated_between_near_sightings_only(tmp_path):

@@ -22,6 +22,7 @@ from understudy.demos.tracks import REST, Tracks, TrackSet, TrackSpec
 VOICES = ("soprano", "alto", "tenor", "bass")
 SILENT = -1
 PITCHES = 128
+BAR = 4  # beats
 
 
 def read_chorales(
@@ -58,7 +59,11 @@ def voiced(
     title: str,
     about: About | None = None,
 ) -> TrackSet:
-    """The set of pieces given as MIDI pitches [frame, voice], -1 where a voice is silent."""
+    """The set of pieces given as MIDI pitches [frame, voice], -1 where a voice is silent.
+
+    The label `beat` [time] counts frames from 0 in every BAR beats from the start: where a piece begins with an
+    upbeat, its bars begin elsewhere.
+    """
     sounding = np.concatenate([each[each != SILENT] for each in pitches])
     low, high = (int(sounding.min()), int(sounding.max())) if len(sounding) else (60, 60)
     spec = TrackSpec(
@@ -76,7 +81,8 @@ def voiced(
     tracks = []
     for name, info, each in zip(names, infos, pitches, strict=True):
         symbols = torch.from_numpy(np.where(each == SILENT, 0, each - low + 1).astype(np.int64))
-        tracks.append(Tracks(symbols, torch.ones_like(symbols, dtype=torch.bool), name=name, info=info))
+        labels = {"beat": torch.arange(len(symbols)) % max(1, round(BAR / beat))}
+        tracks.append(Tracks(symbols, torch.ones_like(symbols, dtype=torch.bool), labels, name, info))
     return TrackSet.of(spec, tracks, about)
 
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from understudy.core.errors import ConfigError, DemosError, nearest
 from understudy.demos.episode import About, Info
 from understudy.demos.tracks import Omission, Tracks, TrackSet, TrackSpec
+from understudy.demos.transforms import leaps
 
 MENDS = ("sort", "twice", "ragged", "teleports", "absent")
 SLACK = 0.25  # of a frame: how far a time may be off the grid, being rounded
@@ -113,11 +114,9 @@ def place(seen: Sightings, how: Placing, name: str = "", info: Info | None = Non
         left_out.append(Omission(unused, rows, "rows", "not beside a moment of the grid that was interpolated on"))
     step, frame, start = _on_grid(seen, how)
     dt = step if how.dt is None else float(how.dt)
-    seen, frame, jumped = _without_jumps(seen, frame, dt, how)
-    left_out.append(Omission(jumped, rows, "rows", "out of reach at the greatest speed"))
-    frames = int(frame.max()) + 1 if len(frame) else 0
-    if not frames:
-        raise DemosError(f"{seen.where}: no sighting is left. Say another `fastest`.")
+    if how.fastest is not None and "teleports" not in how.mend:
+        _expect_no_leap(seen, frame, how.fastest * dt, how)
+    frames = int(frame.max()) + 1
     dims = seen.position.shape[1]
     size = frames * len(seen.names) * (4 * dims + 1 + 8 * len(seen.labels))
     if size > how.max_bytes:
@@ -131,6 +130,12 @@ def place(seen: Sightings, how: Placing, name: str = "", info: Info | None = Non
     values = np.zeros((frames, len(seen.names), dims), np.float32)
     present = np.zeros((frames, len(seen.names)), bool)
     values[at], present[at] = seen.position, True
+    if how.fastest is not None and "teleports" in how.mend:
+        far = leaps(torch.from_numpy(values), torch.from_numpy(present), how.fastest * dt).numpy()
+        left_out.append(
+            Omission(int(far.sum()), rows, "rows", f"out of reach at {how.fastest:.4g} {how.unit} a second")
+        )
+        present &= ~far
     labels = {}
     for label, column in seen.labels.items():
         whole = column.dtype.kind in "iu"
@@ -247,32 +252,20 @@ def _on_grid(seen: Sightings, how: Placing) -> tuple[float, np.ndarray, float]:
     return step, frame, start
 
 
-def _without_jumps(seen: Sightings, frame: np.ndarray, dt: float, how: Placing) -> tuple[Sightings, np.ndarray, int]:
-    """Without sightings that the agent's last one could not lead to; rows are by agent and time."""
-    fastest = how.fastest
-    if fastest is None:
-        return seen, frame, 0
-    apart = np.linalg.norm(np.diff(seen.position, axis=0), axis=1)
-    speed = np.where(np.diff(seen.agent) == 0, apart / (np.diff(frame) * dt).clip(min=dt), 0)
-    if not (speed > fastest).any():
-        return seen, frame, 0
-    row = int(np.argmax(speed > fastest)) + 1
-    if "teleports" not in how.mend:
+def _expect_no_leap(seen: Sightings, frame: np.ndarray, reach: float, how: Placing) -> None:
+    """Refuse a step of more than `reach` for each of its frames; rows are by agent and time."""
+    way = np.linalg.norm(np.diff(seen.position, axis=0), axis=1)
+    frames = np.diff(frame)
+    leap = (np.diff(seen.agent) == 0) & (way > reach * frames)
+    if leap.any():
+        k = int(np.argmax(leap))
+        assert how.fastest is not None
+        speed = way[k] / frames[k] / reach * how.fastest
         raise DemosError(
-            f"{seen.spot(row)}: the agent moved {apart[row - 1]:.4g} {how.unit} since row {seen.line[row - 1]}, at "
-            f"{speed[row - 1]:.4g} {how.unit} a second; {fastest:.4g} is the most (`fastest`), and "
-            f"{(speed > fastest).sum() - 1} rows more break it. Leave such rows out: {mended('teleports')}"
+            f"{seen.spot(k + 1)}: the agent moved {way[k]:.4g} {how.unit} since row {seen.line[k]}, at {speed:.4g} "
+            f"{how.unit} a second; {how.fastest:.4g} is the most (`fastest`), and {leap.sum() - 1} rows more break it. "
+            f"Leave such rows out: {mended('teleports')}"
         )
-    kept = np.ones(len(frame), bool)
-    last = 0
-    for k in range(1, len(frame)):
-        if seen.agent[k] != seen.agent[last]:
-            last = k
-        elif np.linalg.norm(seen.position[k] - seen.position[last]) > fastest * dt * (frame[k] - frame[last]):
-            kept[k] = False
-        else:
-            last = k
-    return seen.take(kept), frame[kept], int((~kept).sum())
 
 
 def regular(seen: Sightings, step: int | float | None = None) -> tuple[Sightings, int]:
