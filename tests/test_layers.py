@@ -34,7 +34,8 @@ ROOMS = {  # room -> rooms it may import, besides itself
     "bench_methods": {"core", "envs", "evaluation", "api", "comparing"},
     "bench_scenes": {"core", "maths", "demos", "evaluation", "runs", "scenes"},
     "bench_regret": {"core", "maths", "evaluation", "runs", "api"},
-    "cli": (LIBRARY - {"algorithms"}) | {"recordings", "api", "bench", "comparing", "quickstart", "trust"},
+    "cli": (LIBRARY - {"algorithms"}) | {"recordings", "api", "bench", "comparing", "quickstart", "trust", "cli_scene"},
+    "cli_scene": {"core", "demos", "algorithms", "runs", "scenes", "cli"},
     "__main__": {"cli"},
     "__init__": (LIBRARY - {"maths"}) | {"recordings", "api", "comparing"},
 }

@@ -25,6 +25,7 @@ from understudy.runs.many import side_by_side
 CHORALES = "Jsb16thSeparated.json"
 GRIDS = {"quarter": 4, "sixteenth": 1}  # sixteenths from one frame to the next
 SHIFT = 6  # semitones up and down that pieces are transposed by: all keys
+PARTS = ("train", "valid", "test")
 NET: Mapping[str, Any] = {"period": 12, "trunk": {"hidden": 64, "layers": 2, "dropout": 0.2}}
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "quarter": {"length": 64, "batch": 8, "limit": 2_400},
@@ -113,7 +114,8 @@ def chorale_parts(folder: Path, grid: str) -> dict[str, TrackSet]:
     pieces = read_chorales(path)
     spec = replace(pieces.spec, dt=pieces.spec.dt * every)
     whole = widened(pieces.map(thinned, spec), SHIFT)
-    return {part: whole.where(lambda info, part=part: info["split"] == part) for part in ("train", "valid", "test")}
+    where = {part: [k for k, info in enumerate(whole.infos) if info["split"] == part] for part in PARTS}
+    return {part: whole.select(pieces) for part, pieces in where.items()}
 
 
 def widened(tracks: TrackSet, by: int) -> TrackSet:

@@ -138,7 +138,7 @@ def sample(
     past = tree_map(repeated, past)
     chance = generator(seed, "sample")
     device = learned.net.kinds.device
-    noise = learned.net.noise(len(past), frames, chance, past.values.shape[2])
+    noise = learned.net.noise(len(past), frames, past.values.shape[2], chance)
     made = learned.net.sample(
         past.to(device),
         Noise(*(x.to(device) for x in noise)),
@@ -156,6 +156,31 @@ def nothing(learned: Learned, scenes: int) -> Clips:
         raise DemosError("nothing: scenes of positions begin at recorded ones. Cut clips: `tracks.clips(1)`.")
     shape = (scenes, 0, learned.spec.agents)
     return Clips(torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool))
+
+
+def beginnings(learned: Learned, tracks: TrackSet, past: int, frames: int) -> tuple[Clips, dict[str, Tensor]]:
+    """The first `past` frames of each recording, and the labels that are given of the `frames` after them.
+
+    Recordings that are too short for the past are left out, or, where the model is given labels, for both.
+    """
+    length = past + (frames if learned.net.shape.given else 0)
+    clips = tracks.clips(length, stride=max(int(tracks.lengths.max()), 1) if tracks.frames else 1)
+    if not len(clips):
+        raise DemosError(f"tracks: no recording has {length} frames, which this model needs to begin with.")
+
+    def cut(x: Tensor) -> Tensor:
+        return x[:, :past]
+
+    begun = Clips(
+        cut(clips.values), cut(clips.present), {k: cut(v) for k, v in clips.labels.items()}, None,
+        clips.recording, clips.start,
+    )  # fmt: skip
+    return begun, {label.name: clips.labels[label.name][:, past:] for label in learned.net.shape.given}
+
+
+def as_tracks(learned: Learned, scenes: Clips) -> TrackSet:
+    """Sampled scenes as a set of recordings, whose labels are the goals that were after."""
+    return TrackSet.stacked(learned.spec, scenes.values, scenes.present, scenes.labels)
 
 
 def wish(
@@ -181,7 +206,8 @@ def wish(
 
 def fit(learned: Learned, tracks: TrackSet) -> None:
     """Raises DemosError where these are not scenes as the model learnt from."""
-    for name in ("agents", "dims", "symbols", "dt", "unit", "alphabet"):
+    told_apart = ("agents",) if len(learned.net.shape.kinds) > 1 else ()
+    for name in (*told_apart, "dims", "symbols", "dt", "unit", "alphabet"):
         there, here = getattr(learned.spec, name), getattr(tracks.spec, name)
         if there != here:
             raise DemosError(f"tracks: {name} is {here}, and the model learnt from {there}.")

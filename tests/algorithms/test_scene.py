@@ -9,7 +9,7 @@ from understudy.algorithms import scene
 from understudy.core.errors import ConfigError, DemosError
 from understudy.core.random import generator
 from understudy.demos.tracks import Clips, TrackSet, TrackSpec
-from understudy.nets.scene import CausalSceneNet, SceneNet
+from understudy.nets.scene import SceneNet
 from understudy.nets.trunk import TrunkConfig
 from understudy.runs import loop
 
@@ -80,10 +80,8 @@ def test_transposed_songs_keep_their_intervals_and_rests_and_stay_on_the_scale()
     values = torch.tensor([[[3, 0], [5, 4], [3, 9]]]).expand(500, -1, -1)
     present = torch.ones_like(values, dtype=torch.bool)
     present[:, 0, 0] = False
-    tracks = TrackSet.stacked(spec, values[:1])
-    config = scene.Config(net=SceneNet(TRUNK), transpose=4)
-    model = CausalSceneNet(config.net, scene.shape_of(tracks, config), generator(0))
-    made = scene.augmented(Clips(values, present), config, spec, model, generator(1)).values
+    config = scene.Config(transpose=4)
+    made = scene.augmented(Clips(values, present), config, spec, torch.zeros(0), generator(1)).values
     shift = made[:, 1, 0] - 5
     assert sorted(set(shift.tolist())) == [-2, -1, 0, 1, 2]  # 3 to 9 in 1 to 11, and no further than 4
     counts = torch.bincount(shift + 2)
@@ -97,7 +95,7 @@ def test_turned_and_mirrored_scenes_keep_all_distances():
     config = scene.Config(net=SceneNet(TRUNK), augment=("rotate", "mirror"))
     state = scene.init(config, tracks, None, generator(0))
     clips = tracks.clips(20)
-    made = scene.augmented(clips, config, tracks.spec, state.model, generator(1))
+    made = scene.augmented(clips, config, tracks.spec, state.model.middle, generator(1))
 
     def distances(values):
         points = values.double().flatten(1, 2)
@@ -110,6 +108,23 @@ def test_turned_and_mirrored_scenes_keep_all_distances():
     turns = torch.linalg.det(area) / torch.linalg.det(was)
     assert set(turns.sign().tolist()) == {-1.0, 1.0}  # some are mirrored, some not
     torch.testing.assert_close(turns.abs(), torch.ones_like(turns), atol=1e-2, rtol=0)
+
+
+def test_a_crowd_is_seen_a_neighbourhood_at_a_time():
+    """Agents stand in a row; the second half of the clip agent 3 is gone."""
+    place = torch.arange(7).float()
+    values = torch.stack([place, torch.zeros(7)], dim=-1).expand(400, 6, 7, 2)
+    present = torch.ones(400, 6, 7, dtype=torch.bool)
+    present[:, 3:, 3] = False
+    who = torch.arange(7).expand(400, 6, 7)
+    spec, config = TrackSpec(7), scene.Config(crowd=3)
+    made = scene.augmented(Clips(values, present, {"who": who}), config, spec, torch.zeros(2), generator(0))
+    assert made.values.shape == (400, 6, 3, 2)
+    assert torch.equal(made.slots, made.labels["who"][:, 0]) and torch.equal(made.slots, made.values[:, 0, :, 0].long())
+    assert ((made.slots[:, 1:] - made.slots[:, :-1]) == 1).all()
+    assert torch.equal(made.present[:, 5], made.slots != 3)
+    firsts = torch.bincount(made.slots[:, 0]) / 400
+    assert firsts.tolist() == pytest.approx([2 / 7, 1 / 7, 1 / 7, 1 / 7, 2 / 7], abs=5 * math.sqrt(0.25 / 400))
 
 
 def test_what_it_cannot_learn_from_is_refused():

@@ -91,7 +91,7 @@ def test_probabilities_of_all_goals_and_scenes_sum_to_one():
 def test_scenes_are_sampled_as_often_as_they_are_likely():
     net, count = singing(symbols=2, agents=2), 40_000
     nothing = Clips(torch.zeros(count, 0, 2, dtype=torch.long), torch.ones(count, 0, 2, dtype=torch.bool))
-    drawn = net.sample(nothing, net.noise(count, 2, generator(3)))
+    drawn = net.sample(nothing, net.noise(count, 2, 2, generator(3)))
     values = torch.tensor(list(product(range(2), repeat=4))).reshape(16, 2, 2)
     meant = net(Clips(values, torch.ones_like(values, dtype=torch.bool))).frames.sum(1).exp()
     found = torch.bincount(drawn.values.flatten(1) @ torch.tensor([8, 4, 2, 1]), minlength=16) / count
@@ -105,7 +105,7 @@ def test_sampling_with_a_memory_is_sampling_each_frame_from_the_whole_past(made,
     """Longer than the window, so that the memory's oldest frames are overwritten."""
     net = moving(goals=(AIM, MOOD)) if made == "moving" else singing(goals=(AIM, MOOD), given=(BEAT,))
     clips = walks(missing=missing) if made == "moving" else songs(missing=missing)
-    past, noise = part(clips, 0, 5), net.noise(4, 7, generator(2))
+    past, noise = part(clips, 0, 5), net.noise(4, 7, 3, generator(2))
     beat = {"beat": torch.arange(5, 12).expand(4, -1) % 4}
     together = net.sample(past, noise, given=beat)
     alone = past
@@ -183,7 +183,7 @@ def test_a_goal_that_is_set_changes_nothing_before_it_and_something_after(made):
     if made == "singing":
         net.head.score.each *= 200  # fresh weights hardly care what they are told
     past = part(walks(64) if made == "moving" else songs(64), 0, 3)
-    noise = net.noise(64, 8, generator(2))
+    noise = net.noise(64, 8, 3, generator(2))
     free = net.sample(past, noise)
     wish = torch.full((64, 8, 3), -1)
     wish[:, 4:, 1] = (free.labels["aim"][:, 7:, 1] + 1) % 3  # from the fifth frame to come
@@ -198,7 +198,7 @@ def test_a_goal_that_is_set_changes_nothing_before_it_and_something_after(made):
 @torch.no_grad()
 def test_an_agent_may_be_replaced_by_a_recording_or_by_a_player():
     net, clips = moving(), walks(frames=10)
-    past, noise = part(clips, 0, 3), net.noise(4, 7, generator(2))
+    past, noise = part(clips, 0, 3), net.noise(4, 7, 3, generator(2))
     forced = torch.full((4, 7, 3, 2), torch.nan, dtype=torch.float64)
     forced[:, :, 1] = clips.values[:, 3:, 1]
     ghost = net.sample(past, noise, forced=forced)
@@ -220,11 +220,23 @@ def test_an_agent_may_be_replaced_by_a_recording_or_by_a_player():
 @torch.no_grad()
 def test_scenes_side_by_side_do_not_touch_each_other():
     net, clips = moving(goals=(AIM,)), walks(missing=0.3)
-    noise = net.noise(4, 5, generator(2))
+    noise = net.noise(4, 5, 3, generator(2))
     together = net.sample(clips, noise)
     for s in range(4):
         alone = net.sample(tree_map(lambda x, s=s: x[s : s + 1], clips), Noise(*(x[s : s + 1] for x in noise)))
         torch.testing.assert_close(alone.values[0], together.values[s], atol=1e-9, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("made", ["moving", "singing"])
+def test_agents_without_company_are_as_likely_together_as_each_alone(made):
+    config = SceneNet(replace(TRUNK, social=False))
+    net = moving(2, config) if made == "moving" else singing(agents=2, config=config)
+    clips = walks(agents=2) if made == "moving" else songs(agents=2)
+    each = [replace(clips, present=clips.present & (torch.arange(2) == i)) for i in range(2)]
+    torch.testing.assert_close(net(clips).frames, sum(net(one).frames for one in each))
+    social = moving(2) if made == "moving" else singing(agents=2)
+    assert (social(clips).frames - sum(social(one).frames for one in each)).abs().max() > 1e-3
 
 
 def test_goals_are_kept_from_a_share_of_the_agents():
@@ -238,9 +250,9 @@ def test_goals_are_kept_from_a_share_of_the_agents():
 def test_what_cannot_be_sampled_is_refused():
     net, clips = moving(goals=(AIM,)), walks()
     with pytest.raises(ShapeError, match="past: a scene of positions goes on from a frame"):
-        net.sample(part(clips, 0, 0), net.noise(4, 2, generator(0)))
+        net.sample(part(clips, 0, 0), net.noise(4, 2, 3, generator(0)))
     with pytest.raises(ShapeError, match=r"aim: expected \[4, 2, 3\].*got \[4, 3\]"):
-        net.sample(clips, net.noise(4, 2, generator(0)), goals={"aim": torch.zeros(4, 3)})
+        net.sample(clips, net.noise(4, 2, 3, generator(0)), goals={"aim": torch.zeros(4, 3)})
     with pytest.raises(ConfigError, match="least_std"):
         SceneNet(least_std=0.0)
     with pytest.raises(ConfigError, match="goal_dropout"):

@@ -38,6 +38,7 @@ class Config:
     length: int = 64  # frames of a clip
     batch: int = 16  # clips in a gradient step
     agents: int | None = None  # rows of a clip, those who appear first; 0: as many as appear; none: as slots are
+    crowd: int | None = None  # agents of a clip at most: one of them and those nearest to it; none: all
     augment: tuple[Literal["rotate", "mirror"], ...] = ()  # positions: turned about the vertical, sides changed
     transpose: int = 0  # symbols on a scale: shifted by up to so many, together, and never off the scale
     steps: int = 20  # gradient steps in one update
@@ -51,6 +52,8 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least_one(self, "length", "batch", "steps", "limit")
+        if self.crowd is not None and self.crowd < 1:
+            raise ConfigError(f"crowd: got {self.crowd}; a clip shows 1 agent or more.")
         not_negative(self, "rate", "weight_decay", "goal_weight", "transpose")
         if not 0 <= self.averaging < 1:
             raise ConfigError(f"averaging: got {self.averaging}, but it is a share: 0 to below 1.")
@@ -83,7 +86,9 @@ def init(config: Config, tracks: TrackSet | None, env: Any, generator: torch.Gen
     """
     if tracks is None or not tracks.frames:
         raise DemosError("scene learns from recorded tracks alone, and there are none: give it a recording.")
-    model = CausalSceneNet(config.net, shape_of(tracks, config), generator)
+    reach = min(config.net.trunk.window, config.length)  # clips never show what lies further back
+    net = replace(config.net, trunk=replace(config.net.trunk, window=reach))
+    model = CausalSceneNet(net, shape_of(tracks, config), generator)
     seed = int(torch.randint(2**31, (), generator=generator))
     looked_at = tracks.batch(0, 256, seed, min(config.length, 64), config.agents)
     model.fit(looked_at, tracks.spec.low, tracks.spec.high)
@@ -99,10 +104,11 @@ def update(
 ) -> dict[str, Float[Tensor, ""]]:
     """`steps` gradient steps, then a look at what is held out if a whole pass went by since the last."""
     train, held = _parts(tracks, config, state.seed)
+    middle = state.model.middle if tracks.spec.dims else torch.zeros(0)
     losses = []
     for _ in range(min(config.steps, config.limit - state.position)):
         clips = train.batch(state.position, config.batch, state.seed, config.length, config.agents)
-        clips = augmented(clips, config, tracks.spec, state.model, generator)
+        clips = augmented(clips, config, tracks.spec, middle, generator)
         for group in state.optimizer.param_groups:
             group["lr"] = _rate(config, state.position)
         loss = scene_loss(state.model, clips, config.goal_weight, generator)
@@ -146,31 +152,67 @@ def shape_of(tracks: TrackSet, config: Config) -> SceneShape:
         "role": tuple(zip(spec.teams, spec.roles, strict=True)),
         "agent": spec.names,
     }
+    who, teams = _numbered(kinds[config.net.identity]), _numbered(spec.teams)
+    if max(who) == max(teams) == 0:
+        who, teams = (0,), (0,)
     return SceneShape(
         spec.dims,
         spec.symbols,
-        _numbered(kinds[config.net.identity]),
-        _numbered(spec.teams),
+        who,
+        teams,
         tuple(_label(tracks, name) for name in config.goals),
         tuple(_label(tracks, name) for name in config.given),
     )
 
 
-def augmented(clips: Clips, config: Config, spec: TrackSpec, model: CausalSceneNet, chance: torch.Generator) -> Clips:
-    """The clips, each moved as a whole to where it might as well have been. Labels stay as they are."""
-    values, scenes = clips.values, len(clips.values)
+def augmented(
+    clips: Clips, config: Config, spec: TrackSpec, middle: Float[Tensor, "dim"], chance: torch.Generator
+) -> Clips:
+    """The clips, each moved as a whole to where it might as well have been; labels stay as they are.
+
+    Args:
+        middle: of the field, about which positions turn.
+    """
     if spec.symbols:
         return clips if not config.transpose else replace(clips, values=_transposed(clips, config, spec, chance))
+    if config.crowd is not None and config.crowd < clips.values.shape[2]:
+        clips = _neighbours(clips, config.crowd, chance)
+    values, scenes = clips.values, len(clips.values)
     if "mirror" in config.augment:
         side = 1 - 2 * torch.randint(2, (scenes, 1, 1, spec.dims), generator=chance).to(values.dtype)
         side[..., 2:] = 1  # up stays up
-        values = model.middle + (values - model.middle) * side
+        values = middle + (values - middle) * side
     if "rotate" in config.augment:
         angle = 2 * math.pi * torch.rand(scenes, 1, 1, generator=chance)
-        x, y = (values - model.middle)[..., :2].unbind(-1)
+        x, y = (values - middle)[..., :2].unbind(-1)
         turned = [x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos()]
-        values = torch.cat([torch.stack(turned, dim=-1) + model.middle[:2], values[..., 2:]], dim=-1)
+        values = torch.cat([torch.stack(turned, dim=-1) + middle[:2], values[..., 2:]], dim=-1)
     return replace(clips, values=values)
+
+
+def _neighbours(clips: Clips, count: int, chance: torch.Generator) -> Clips:
+    """Of each clip one agent, drawn evenly, and those who come nearest to it."""
+    appears = clips.present.any(dim=1)
+    lot = torch.rand(appears.shape, generator=chance).masked_fill(~appears, -1).argmax(dim=-1)  # [scene]
+    one = lot[:, None, None, None]
+    there = clips.present & clips.present.gather(2, one[..., 0].expand(-1, clips.present.shape[1], 1))
+    offset = clips.values - torch.take_along_dim(clips.values, one, 2)
+    near = offset.norm(dim=-1).masked_fill(~there, torch.inf).amin(dim=1)
+    near = near.scatter(1, lot.unsqueeze(-1), -1.0)
+    chosen = near.topk(count, dim=-1, largest=False).indices.sort(dim=-1).values  # [scene, count]
+    slots = torch.arange(appears.shape[1]).expand_as(appears) if clips.slots is None else clips.slots
+
+    def of_chosen(x: Tensor) -> Tensor:
+        return torch.take_along_dim(x, chosen.unsqueeze(1).reshape(len(chosen), 1, count, *[1] * (x.dim() - 3)), 2)
+
+    labels = {name: of_chosen(x) if x.dim() == 3 else x for name, x in clips.labels.items()}
+    return replace(
+        clips,
+        values=of_chosen(clips.values),
+        present=of_chosen(clips.present),
+        labels=labels,
+        slots=slots.gather(1, chosen),
+    )
 
 
 def _transposed(clips: Clips, config: Config, spec: TrackSpec, chance: torch.Generator) -> Tensor:

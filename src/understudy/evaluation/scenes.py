@@ -193,8 +193,8 @@ def realism(
         real, where = FEATURES[name](came, present, dt)
         made, _ = FEATURES[name](futures, present.expand(futures.shape[:-1]), dt)
         known = real[where]
-        ends = torch.quantile(known.double(), torch.tensor([0.01, 0.99], dtype=torch.float64)).tolist()
-        edges = torch.linspace(*ends, bins + 1)[1:-1].to(real.dtype)
+        low, high = torch.quantile(known.double(), torch.tensor([0.01, 0.99], dtype=torch.float64)).tolist()
+        edges = torch.linspace(low, high, bins + 1)[1:-1].to(real.dtype)
         mine, theirs = torch.bucketize(real, edges), torch.bucketize(made, edges)
         counts = (F.one_hot(theirs, bins) * where.unsqueeze(-1)).sum(dim=(0, 2)) + smoothing  # [scene, agent, bin]
         log_p = (counts / counts.sum(dim=-1, keepdim=True)).log()

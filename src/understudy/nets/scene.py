@@ -61,8 +61,10 @@ class SceneShape:
 
     dims: int  # numbers of a position; 0 where agents give symbols
     symbols: int  # 0 where agents have positions
-    kinds: tuple[int, ...]  # of each slot: agents of one kind are told apart by what they do alone
-    teams: tuple[int, ...]  # of each slot
+    kinds: tuple[
+        int, ...
+    ]  # of each slot: agents of one kind are told apart by what they do alone. (0,): all are alike,
+    teams: tuple[int, ...]  # of each slot                                                      in any number of slots
     goals: tuple[Label, ...] = ()  # what agents are after: modelled, and to be set
     given: tuple[Label, ...] = ()  # what is known of a frame before it comes, such as the beat: never modelled
 
@@ -150,7 +152,7 @@ class CausalSceneNet(nn.Module):
             self.symbol = Table(shape.symbols + 1, width, generator, period=config.period)  # the last: none yet
             self.interval = Table(2 * shape.symbols + 1, pair, generator, period=config.period)
             self.head: MoveHead | SymbolHead = SymbolHead(
-                width, shape.symbols, config.ordered, generator, config.period
+                width, shape.symbols, config.ordered, generator, config.trunk.social, config.period
             )
         else:
             for name in ("move", "change", "reach"):
@@ -161,7 +163,8 @@ class CausalSceneNet(nn.Module):
             self.relate = nn.Sequential(
                 linear(2 * shape.dims + 2, 2 * pair, generator), nn.GELU(), linear(2 * pair, pair, generator)
             )
-            self.head = MoveHead(width, shape.dims, config.together, config.alone, config.least_std, generator)
+            together = config.together if config.trunk.social else 1
+            self.head = MoveHead(width, shape.dims, together, config.alone, config.least_std, generator)
         self.given = nn.ModuleList(Table(label.classes + 1, width, generator) for label in shape.given)
         self.goals_before = nn.ModuleList(Table(label.classes + 1, width, generator) for label in shape.goals)
         self.goals_now = nn.ModuleList(Table(label.classes + 1, width, generator) for label in shape.goals)
@@ -217,10 +220,10 @@ class CausalSceneNet(nn.Module):
         h = self._decided(self._features(seen, scenes.slots, None, None), self._told(scenes, self.shape.goals))
         return self.head(h, seen.last, scenes.values, seen.there & scenes.present)
 
-    def noise(self, scenes: int, frames: int, chance: torch.Generator, agents: int | None = None) -> Noise:
+    def noise(self, scenes: int, frames: int, agents: int, chance: torch.Generator) -> Noise:
         """All the chance that a sample of so many frames needs."""
         ours = sum(label.of_agents for label in self.shape.goals)
-        dtype, agents = self.trunk.norm.weight.dtype, agents or len(self.shape.kinds)
+        dtype = self.trunk.norm.weight.dtype
         drawn = uniform((scenes, frames, agents, self.head.noise + ours), chance, dtype)
         return Noise(drawn, uniform((scenes, frames, 1 + len(self.shape.goals) - ours), chance, dtype))
 
@@ -243,7 +246,7 @@ class CausalSceneNet(nn.Module):
 
         Args:
             past: at least a frame; of symbols none is needed. Who is present in its last frame is so to the end.
-            noise: of `noise(scenes, frames, generator, agents)`.
+            noise: of `noise(scenes, frames, agents, generator)`.
             goals: by name, [scene time agent] or [scene time] over the frames to come; -1 leaves it to the model.
             given: by name, what is known of the frames to come; all of it must be told.
             forced: [scene time agent dim] with nan, or [scene time agent] with -1, where the model is free.
@@ -304,7 +307,7 @@ class CausalSceneNet(nn.Module):
         kinds = (
             self.kinds
             if slots is None
-            else torch.where(slots < 0, max(self.shape.kinds) + 1, self.kinds[slots.clamp(min=0)])
+            else torch.where(slots < 0, max(self.shape.kinds) + 1, self.kinds[self._slots(slots)])
         )
         x = F.embedding(kinds, self.who())
         x = x if slots is None else x.unsqueeze(1)
@@ -327,13 +330,17 @@ class CausalSceneNet(nn.Module):
         there = None if bool(seen.there.all()) else seen.there
         return self.trunk(x, pairs, there, memory, chance)
 
+    def _slots(self, slots: Tensor) -> Tensor:
+        """Where in `shape.kinds` each stands; of nobody any place."""
+        return slots.clamp(min=0, max=0 if len(self.shape.kinds) == 1 else None)
+
     def _between(self, seen: _Seen, slots: Tensor | None) -> Float[Tensor, "scene time agent agent feature"]:
         """How j stands to i: where to, how far, how it moves against i, and whether it is of the same team."""
         assert seen.step is not None
         offset = seen.last.unsqueeze(-3) - seen.last.unsqueeze(-2)  # [scene, time, i, j, dim]
         moving = (seen.step.unsqueeze(-3) - seen.step.unsqueeze(-2)) / self.move
         far = offset.norm(dim=-1, keepdim=True) / self.reach
-        teams = self.teams if slots is None else self.teams[slots.clamp(min=0)].unsqueeze(1)
+        teams = self.teams if slots is None else self.teams[self._slots(slots)].unsqueeze(1)
         same = (teams.unsqueeze(-1) == teams.unsqueeze(-2)).unsqueeze(-1).to(far.dtype).expand_as(far)
         return torch.cat([offset / self.reach / (1 + far), torch.log1p(far), moving, same], dim=-1)
 

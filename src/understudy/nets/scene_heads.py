@@ -119,16 +119,24 @@ class SymbolHead(nn.Module):
     Args:
         symbols: how many; `latest` may also be `symbols`, which stands for none yet.
         ordered: False: all choose at once, from what was before (no order of agents matters).
+        social: False: an agent hears itself alone.
         period: symbols and intervals so far apart are alike; 0: none are (`trunk.Table`).
     """
 
     noise = 1
 
     def __init__(
-        self, hidden: int, symbols: int, ordered: bool, generator: torch.Generator, period: int = 0, rank: int = 16
+        self,
+        hidden: int,
+        symbols: int,
+        ordered: bool,
+        generator: torch.Generator,
+        social: bool = True,
+        period: int = 0,
+        rank: int = 16,
     ):
         super().__init__()
-        self.symbols, self.ordered = symbols, ordered
+        self.symbols, self.ordered, self.social = symbols, ordered and social, social
         self.me, self.other = linear(hidden, hidden, generator), linear(hidden, hidden, generator)
         self.latest = Table(symbols + 1, hidden, generator, period=period)
         self.interval = Table(2 * symbols + 1, hidden, generator, period=period)
@@ -161,6 +169,8 @@ class SymbolHead(nn.Module):
         chosen = (order < mine.unsqueeze(-1)) & self.ordered  # [me, other]
         latest = torch.where(chosen, now.unsqueeze(-2), last.unsqueeze(-2))  # [*batch, me, other]
         known = latest < self.symbols
+        if not self.social:
+            known = known & (order == mine.unsqueeze(-1))
         if present is not None:
             known = known & present.unsqueeze(-2)
         ours, own = h[..., mine, :], last[..., mine]

@@ -35,8 +35,9 @@ class TrunkConfig:
     layers: int = 3
     heads: int = 4
     pair: int = 16  # features of how two agents stand to each other
-    window: int = 128  # frames back that attention over time reaches, the present one counted
+    window: int = 128  # frames back that attention over time reaches, the present one counted; no more than are learnt
     dropout: float = 0.0
+    social: bool = True  # agents attend to each other; False: each to itself alone
 
     def __post_init__(self) -> None:
         at_least_one(self, "hidden", "layers", "heads", "pair", "window")
@@ -121,13 +122,14 @@ class Trunk(nn.Module):
 class _Block(nn.Module):
     def __init__(self, config: TrunkConfig, generator: torch.Generator):
         super().__init__()
-        width, self.heads, self.dropout = config.hidden, config.heads, config.dropout
+        width, self.heads, self.dropout, self.social = config.hidden, config.heads, config.dropout, config.social
         less = 1 / math.sqrt(2 * config.layers)  # what blocks add grows with their number, so each begins smaller
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.time_in, self.time_out = linear(width, 3 * width, generator), linear(width, width, generator, less)
-        self.agents_in, self.agents_out = linear(width, 3 * width, generator), linear(width, width, generator, less)
-        self.bias = linear(config.pair, self.heads, generator)
-        self.told = linear(config.pair * self.heads, width, generator, less)
+        if config.social:
+            self.agents_in, self.agents_out = linear(width, 3 * width, generator), linear(width, width, generator, less)
+            self.bias = linear(config.pair, self.heads, generator)
+            self.told = linear(config.pair * self.heads, width, generator, less)
         self.wide = linear(width, 4 * width, generator, math.sqrt(2))
         self.narrow = linear(4 * width, width, generator, less)
 
@@ -142,7 +144,8 @@ class _Block(nn.Module):
         chance: torch.Generator | None,
     ) -> Tensor:
         x = x + self._drop(self._over_time(self.norms[0](x), turn, earlier, kept), chance)
-        x = x + self._drop(self._over_agents(self.norms[1](x), pairs, others), chance)
+        if self.social:
+            x = x + self._drop(self._over_agents(self.norms[1](x), pairs, others), chance)
         return x + self._drop(self.narrow(F.gelu(self.wide(self.norms[2](x)))), chance)
 
     def _over_time(
