@@ -32,7 +32,7 @@ ROOMS = {  # room -> rooms it may import, besides itself
     | {"bench_scenes"},
     "bench_imitation": {"core", "maths", "nets", "rollout", "evaluation", "api"},
     "bench_methods": {"core", "envs", "evaluation", "api", "comparing"},
-    "bench_scenes": {"core", "maths", "demos", "evaluation", "runs", "scenes"},
+    "bench_scenes": {"core", "maths", "demos", "algorithms", "evaluation", "runs", "scenes"},
     "bench_regret": {"core", "maths", "evaluation", "runs", "api"},
     "cli": (LIBRARY - {"algorithms"}) | {"recordings", "api", "bench", "comparing", "quickstart", "trust", "cli_scene"},
     "cli_scene": {"core", "demos", "algorithms", "runs", "scenes", "cli"},

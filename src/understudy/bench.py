@@ -131,6 +131,7 @@ BENCHMARKS: Mapping[str, Callable[[Path, int, int, float | None], Report]] = {
     "mairl-fixed": partial(mairl, name="mairl-fixed", envs=bench_imitation.FIXED),
     "mairl-table": partial(mairl, name="mairl-table", envs=bench_imitation.PUBLISHED),
     "navigation": navigation,
+    "pedestrians": bench_scenes.pedestrians,
     "regret": bench_regret.regret,
 }
 

@@ -153,9 +153,7 @@ def _pairs(goals: tuple[str, ...]) -> dict[str, int]:
     for each in goals:
         name, _, value = each.partition("=")
         if not name or not value.isdecimal():
-            raise ConfigError(
-                f"goal: got {each!r}; name=value is meant, such as direction=2."
-            )
+            raise ConfigError(f"goal: got {each!r}; name=value is meant, such as direction=2.")
         found[name] = int(value)
     return found
 

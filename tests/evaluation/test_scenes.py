@@ -36,6 +36,8 @@ def test_nats_of_even_chances_are_known_whatever_the_lengths():
     assert found.frames == 16
     for estimate, meant in ((found.per_frame, 2 * math.log(4)), (found.per_move, math.log(4))):
         assert (estimate.value, estimate.low, estimate.high) == pytest.approx((meant,) * 3)
+    clipped = scenes.likelihood(Coins(), TrackSet.of(spec, pieces), generator(0), rows=2, length=2)
+    assert clipped.frames == 14 and clipped.per_frame.value == pytest.approx(2 * math.log(4))
     with pytest.raises(DemosError, match="nothing to measure"):
         scenes.likelihood(Coins(), TrackSet.of(spec, []), generator(0))
 

@@ -247,6 +247,17 @@ def test_goals_are_kept_from_a_share_of_the_agents():
     assert (hidden.goals != 0).any()  # they are still what is to be guessed
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("made", ["moving", "singing"])
+def test_the_past_is_blurred_while_learning_alone(made):
+    config = SceneNet(TRUNK, blur=0.5)
+    net = moving(config=config) if made == "moving" else singing(config=config)
+    clips = walks() if made == "moving" else songs()
+    clear, blurred, again = net(clips), net(clips, generator(1)), net(clips, generator(1))
+    assert torch.equal(blurred.frames, again.frames) and not torch.equal(blurred.frames, clear.frames)
+    assert torch.equal(blurred.counted, clear.counted)
+
+
 def test_what_cannot_be_sampled_is_refused():
     net, clips = moving(goals=(AIM,)), walks()
     with pytest.raises(ShapeError, match="past: a scene of positions goes on from a frame"):

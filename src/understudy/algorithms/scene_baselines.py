@@ -76,7 +76,7 @@ class Counts:
     symbols: int
 
     @staticmethod
-    def fit(tracks: TrackSet, others: Sequence[int] | None = None, c: float = 1.0) -> "Counts":
+    def fit(tracks: TrackSet, others: Sequence[int] | None = None, c: float = 4.0) -> "Counts":
         """Counts of `tracks`.
 
         Args:

@@ -5,7 +5,7 @@ on the same frames in the recordings' own units, so figures of different models 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from understudy.core.errors import DemosError
+from understudy.core.tree import tree_map
 from understudy.demos.tracks import Clips, TrackSet
 from understudy.evaluation.metrics import REPEATS, mean_of_steps
 from understudy.maths.stats import Estimate, estimate, interval, resample
@@ -42,26 +43,44 @@ class Nats(NamedTuple):
 
 @torch.no_grad()
 def likelihood(
-    model: SceneModel, tracks: TrackSet, generator: torch.Generator, rows: int = 8, agents: int | None = None
+    model: SceneModel,
+    tracks: TrackSet,
+    generator: torch.Generator,
+    rows: int = 8,
+    agents: int | None = None,
+    length: int | None = None,
 ) -> Nats:
-    """How likely whole recordings are under a model, in nats; intervals resample recordings.
+    """How likely recordings are under a model, in nats; intervals resample recordings (or clips).
 
     Of positions it is a density: nats depend on the unit of length (`tracks.spec.unit`), and may be negative.
 
     Args:
         rows: recordings looked at together, each padded to the longest of the set.
         agents: as of `TrackSet.batch`.
+        length: None: each recording as a whole. Else clips of so many frames, end to end, each by itself: for crowds,
+            since memory grows with frames times agents squared.
     """
     if not tracks.frames:
         raise DemosError("tracks: there is no recording, so nothing to measure.")
-    longest, sums, moves, counts = int(tracks.lengths.max()), [], [], []
-    for position in range(tracks.batches_per_epoch(rows, longest)):
-        found = model(tracks.batch(position, rows, 0, longest, agents))
+    sums, moves, counts = [], [], []
+    for clips in _pieces(tracks, rows, agents, length):
+        found = model(clips)
         sums.append(-found.frames.double().sum(dim=1))
         moves.append(found.counted.sum(dim=(1, 2)))
         counts.append(found.counted.any(dim=-1).sum(dim=1))
     total, frames, each = torch.cat(sums), torch.cat(counts), torch.cat(moves)
     return Nats(_ratio(total, frames, generator), _ratio(total, each, generator), int(frames.sum()))
+
+
+def _pieces(tracks: TrackSet, rows: int, agents: int | None, length: int | None) -> Iterator[Clips]:
+    if length is None:
+        longest = int(tracks.lengths.max())
+        for position in range(tracks.batches_per_epoch(rows, longest)):
+            yield tracks.batch(position, rows, 0, longest, agents)
+        return
+    clips = tracks.clips(length, agents=agents)
+    for begin in range(0, len(clips), rows):
+        yield tree_map(lambda x, begin=begin: x[begin : begin + rows], clips)
 
 
 def _ratio(total: Tensor, count: Tensor, generator: torch.Generator) -> Estimate:

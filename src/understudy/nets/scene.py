@@ -79,6 +79,7 @@ class SceneNet:
     together: int = 4  # positions: components of the scene's mixture
     alone: int = 3  # positions: components of each agent's mixture within it
     goal_dropout: float = 0.15  # share of agents (or scenes) that learn without being told their goals
+    blur: float = 0.0  # of the past, while learning: share of symbols hidden; or noise on steps, in their deviations
     least_std: float = 0.01  # positions: smallest deviation of a move, in deviations of the recorded ones
     period: int = 0  # symbols on a scale: those so far apart are alike (12: notes an octave apart)
     ordered: bool = True  # symbols: within a frame each agent is told what those before it chose
@@ -87,6 +88,8 @@ class SceneNet:
         at_least_one(self, "together", "alone")
         if not 0 <= self.goal_dropout <= 1:
             raise ConfigError(f"goal_dropout: got {self.goal_dropout}, but it is a share: 0 to 1.")
+        if not 0 <= self.blur < 1:
+            raise ConfigError(f"blur: got {self.blur}, but it is 0 to below 1.")
         if not self.least_std > 0:
             raise ConfigError(f"least_std: got {self.least_std}; without one, above 0, a likelihood has no bound.")
 
@@ -201,7 +204,7 @@ class CausalSceneNet(nn.Module):
         seen, goals = self._look(scenes), self._told(scenes, self.shape.goals)
         counted = seen.there & scenes.present
         told, before = self._untold(goals, seen.goals, chance)
-        h = self._features(seen._replace(goals=before), scenes.slots, None, chance)
+        h = self._features(self._blurred(seen._replace(goals=before), chance), scenes.slots, None, chance)
         aimed = self._log_prob_of_goals(h, goals, counted)
         h = self._decided(h, told)
         there = None if bool(counted.all()) else counted
@@ -376,6 +379,16 @@ class CausalSceneNet(nn.Module):
         weight = there.unsqueeze(-1).to(h.dtype)
         pooled = (h * weight).sum(dim=2) / weight.sum(dim=2).clamp(min=1)
         return [aim(h if label.of_agents else pooled) for aim, label in zip(self.aims, self.shape.goals, strict=True)]
+
+    def _blurred(self, seen: _Seen, chance: torch.Generator | None) -> _Seen:
+        """What the trunk is shown of the past: not quite all, so that it does not learn pieces by heart."""
+        if chance is None or not self.config.blur:
+            return seen
+        if seen.step is None:
+            hidden = torch.rand(seen.last.shape, generator=chance, device=seen.last.device) < self.config.blur
+            return seen._replace(last=torch.where(hidden, self.shape.symbols, seen.last))
+        noise = torch.randn(seen.step.shape, generator=chance, device=seen.step.device, dtype=seen.step.dtype)
+        return seen._replace(step=seen.step + self.config.blur * self.change * noise)
 
     def _untold(
         self, goals: list[Tensor], before: list[Tensor], chance: torch.Generator | None
