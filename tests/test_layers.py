@@ -39,7 +39,7 @@ ROOMS = {  # room -> rooms it may import, besides itself
     "__main__": {"cli"},
     "__init__": (LIBRARY - {"maths"}) | {"recordings", "api", "comparing"},
 }
-SHARED = {"ppo", "bc", "adversary", "matching"}  # algorithms that others learn by, begin from and share
+SHARED = {"ppo", "bc", "adversary", "matching", "scene"}  # algorithms that others learn by, begin from and share
 ALWAYS = {"torch", "jaxtyping"}  # all that core and maths may import from outside
 REQUIRED = ALWAYS | {"numpy", "pyarrow", "safetensors", "tyro", "rich", "gymnasium", "pettingzoo"}
 OPTIONAL_AT_TOP = ("envs/adapters/", "demos/formats/", "evaluation/plots.py", "evaluation/video.py", "studio/")

@@ -13,13 +13,14 @@ are the `goals` here; weight averaging: Polyak & Juditsky 1992; cosine schedule:
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from understudy.algorithms.ppo import descend
 from understudy.core.config import at_least_one, not_negative
@@ -27,6 +28,8 @@ from understudy.core.errors import ConfigError, DemosError, nearest
 from understudy.demos.tracks import REST, Clips, TrackSet, TrackSpec
 from understudy.nets.scene import CausalSceneNet, Label, SceneNet, SceneShape
 
+Model = TypeVar("Model", bound=nn.Module)
+Loss = Callable[..., Tensor]  # loss(model, clips, config, chance or None)
 WARM = 0.05  # share of all steps in which the rate rises
 
 
@@ -64,12 +67,12 @@ class Config:
 
 
 @dataclass
-class State:
+class State(Generic[Model]):
     """All that changes in training."""
 
-    model: CausalSceneNet
-    average: CausalSceneNet  # of its weights over the latest steps
-    best: CausalSceneNet  # likeliest average so far for what is held out
+    model: Model
+    average: Model  # of its weights over the latest steps
+    best: Model  # likeliest average so far for what is held out
     optimizer: torch.optim.Optimizer
     seed: int  # of the split and of the shuffle
     position: int = 0  # gradient steps made
@@ -84,14 +87,33 @@ def init(config: Config, tracks: TrackSet | None, env: Any, generator: torch.Gen
     Raises:
         DemosError: there is no recording, or a label that is named is not there or not in whole numbers.
     """
+    tracks = recorded(tracks)
+    model = CausalSceneNet(net_of(config), shape_of(tracks, config), generator)
+    model.fit(some(tracks, config), tracks.spec.low, tracks.spec.high)
+    return begun(model, config, generator)
+
+
+def recorded(tracks: TrackSet | None) -> TrackSet:
+    """The recordings. Raises DemosError where there are none."""
     if tracks is None or not tracks.frames:
-        raise DemosError("scene learns from recorded tracks alone, and there are none: give it a recording.")
-    reach = min(config.net.trunk.window, config.length)  # clips never show what lies further back
-    net = replace(config.net, trunk=replace(config.net.trunk, window=reach))
-    model = CausalSceneNet(net, shape_of(tracks, config), generator)
+        raise DemosError("scenes are learnt from recorded tracks alone, and there are none: give it a recording.")
+    return tracks
+
+
+def net_of(config: Config) -> SceneNet:
+    """The network's settings, its attention reaching no further than clips show."""
+    reach = min(config.net.trunk.window, config.length)
+    return replace(config.net, trunk=replace(config.net.trunk, window=reach))
+
+
+def some(tracks: TrackSet, config: Config) -> Clips:
+    """Clips from all over the recordings, for scales."""
+    return tracks.batch(0, 256, 0, min(config.length, 64), config.agents)
+
+
+def begun(model: Model, config: Config, generator: torch.Generator) -> "State[Model]":
+    """Where training begins with a fresh model."""
     seed = int(torch.randint(2**31, (), generator=generator))
-    looked_at = tracks.batch(0, 256, seed, min(config.length, 64), config.agents)
-    model.fit(looked_at, tracks.spec.low, tracks.spec.high)
     small = [p for p in model.parameters() if p.dim() < 2]
     large = [p for p in model.parameters() if p.dim() >= 2]
     groups = [{"params": large, "weight_decay": config.weight_decay}, {"params": small, "weight_decay": 0.0}]
@@ -103,22 +125,29 @@ def update(
     config: Config, state: State, tracks: TrackSet, env: Any, generator: torch.Generator
 ) -> dict[str, Float[Tensor, ""]]:
     """`steps` gradient steps, then a look at what is held out if a whole pass went by since the last."""
+    return advance(config, state, tracks, generator, scene_loss)
+
+
+def advance(
+    config: Config, state: "State[Model]", tracks: TrackSet, generator: torch.Generator, loss_of: Loss
+) -> dict[str, Float[Tensor, ""]]:
+    """`steps` gradient steps, then a look at what is held out if a whole pass went by since the last."""
     train, held = _parts(tracks, config, state.seed)
-    middle = state.model.middle if tracks.spec.dims else torch.zeros(0)
+    middle: Any = getattr(state.model, "middle", torch.zeros(tracks.spec.dims))
     losses = []
     for _ in range(min(config.steps, config.limit - state.position)):
         clips = train.batch(state.position, config.batch, state.seed, config.length, config.agents)
         clips = augmented(clips, config, tracks.spec, middle, generator)
         for group in state.optimizer.param_groups:
             group["lr"] = _rate(config, state.position)
-        loss = scene_loss(state.model, clips, config.goal_weight, generator)
+        loss = loss_of(state.model, clips, config, generator)
         descend(state.optimizer, loss, config.max_grad_norm)
         state.position += 1
         _average(state.average, state.model, min(config.averaging, state.position / (state.position + 9)))
         losses.append(loss.detach())
     a_pass = train.batches_per_epoch(config.batch, config.length)
     if state.position - state.looked >= a_pass or state.position >= config.limit:
-        _look_at_held_out(config, state, held)
+        _look_at_held_out(config, state, held, loss_of)
     return {
         "loss": torch.stack(losses).mean(),
         "held_out": torch.tensor(state.held_loss),
@@ -131,17 +160,17 @@ def finished(config: Config, state: State) -> bool:
     return state.position >= config.limit
 
 
-def result(state: State) -> CausalSceneNet:
+def result(state: "State[Model]") -> Model:
     """The average weights that made what was held out likeliest; the latest where nothing was."""
     return state.best if math.isfinite(state.best_loss) else state.average
 
 
 def scene_loss(
-    model: CausalSceneNet, clips: Clips, goal_weight: float, chance: torch.Generator | None = None
+    model: CausalSceneNet, clips: Clips, config: Config, chance: torch.Generator | None = None
 ) -> Float[Tensor, ""]:
     """Mean over all moves that count of -log p, in nats; goals, times their weight, are added to the moves' own."""
     found = model(clips, chance)
-    return -(found.frames.sum() + goal_weight * found.goals.sum()) / found.counted.sum().clamp(min=1)
+    return -(found.frames.sum() + config.goal_weight * found.goals.sum()) / found.counted.sum().clamp(min=1)
 
 
 def shape_of(tracks: TrackSet, config: Config) -> SceneShape:
@@ -235,19 +264,19 @@ def _rate(config: Config, position: int) -> float:
 
 
 @torch.no_grad()
-def _average(average: CausalSceneNet, model: CausalSceneNet, kept: float) -> None:
+def _average(average: nn.Module, model: nn.Module, kept: float) -> None:
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - kept)
 
 
 @torch.no_grad()
-def _look_at_held_out(config: Config, state: State, held: TrackSet | None) -> None:
+def _look_at_held_out(config: Config, state: State[Any], held: TrackSet | None, loss_of: Loss) -> None:
     state.looked = state.position
     if held is None:
         return
     losses, weights = [], []
     for position in range(held.batches_per_epoch(config.batch, config.length)):
         clips = held.batch(position, config.batch, state.seed, config.length, config.agents)
-        losses.append(scene_loss(state.average, clips, config.goal_weight))
+        losses.append(loss_of(state.average, clips, config, None))
         weights.append(clips.present.sum())
     state.held_loss = float((torch.stack(losses) * torch.stack(weights)).sum() / sum(weights))
     if state.held_loss < state.best_loss:

@@ -338,14 +338,12 @@ class CausalSceneNet(nn.Module):
         return slots.clamp(min=0, max=0 if len(self.shape.kinds) == 1 else None)
 
     def _between(self, seen: _Seen, slots: Tensor | None) -> Float[Tensor, "scene time agent agent feature"]:
-        """How j stands to i: where to, how far, how it moves against i, and whether it is of the same team."""
         assert seen.step is not None
-        offset = seen.last.unsqueeze(-3) - seen.last.unsqueeze(-2)  # [scene, time, i, j, dim]
-        moving = (seen.step.unsqueeze(-3) - seen.step.unsqueeze(-2)) / self.move
-        far = offset.norm(dim=-1, keepdim=True) / self.reach
+        return relations(seen.last, seen.step / self.move, self.reach, self._same_team(slots))
+
+    def _same_team(self, slots: Tensor | None) -> Tensor:
         teams = self.teams if slots is None else self.teams[self._slots(slots)].unsqueeze(1)
-        same = (teams.unsqueeze(-1) == teams.unsqueeze(-2)).unsqueeze(-1).to(far.dtype).expand_as(far)
-        return torch.cat([offset / self.reach / (1 + far), torch.log1p(far), moving, same], dim=-1)
+        return teams.unsqueeze(-1) == teams.unsqueeze(-2)
 
     def _expected(self, seen: _Seen) -> tuple[Tensor, Tensor]:
         """Where one is who walks straight on, and the scale of how far one is from there: [..., dim] and [..., 1]."""
@@ -451,6 +449,21 @@ class CausalSceneNet(nn.Module):
                     )
                 labels[label.name] = torch.cat([before, to_come], dim=1)
         return Sampled(values, present, labels, past.slots, past.start)
+
+
+def relations(
+    place: Float[Tensor, "scene time agent dim"],
+    pace: Float[Tensor, "scene time agent dim"],
+    reach: Tensor,
+    same: Tensor,
+) -> Float[Tensor, "scene time agent agent feature"]:
+    """How j stands to i: where to, how far, how it moves against i, and whether it is of the `same` team."""
+    offset = place.unsqueeze(-3) - place.unsqueeze(-2)  # [scene, time, i, j, dim]
+    far = offset.norm(dim=-1, keepdim=True) / reach
+    moving = pace.unsqueeze(-3) - pace.unsqueeze(-2)
+    return torch.cat(
+        [offset / reach / (1 + far), torch.log1p(far), moving, same.unsqueeze(-1).to(far.dtype).expand_as(far)], dim=-1
+    )
 
 
 def _latest(seen: _Seen) -> _Seen:
