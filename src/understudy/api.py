@@ -116,6 +116,7 @@ ENVS = {
     "two_rooms": EnvEntry("tabular", "two_rooms", _TABULAR),
     "crossing": EnvEntry("tabular", "crossing", _TABULAR),
     "thicket": EnvEntry("tabular", "thicket", _TABULAR),
+    "boids": EnvEntry("boids", "Boids", ("boids", "expert")),
 }
 
 

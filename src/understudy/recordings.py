@@ -2,6 +2,8 @@
 
 People cooking together (Carroll et al. 2019, arXiv:1910.05789; MIT licence): 76 trials of two people, about 1,200 steps
 of 0.15 s each, in five kitchens; players of the test trials are in none of the train trials.
+
+Flocks of boids (Zhan et al. 2019, arXiv:1803.07612), which are generated.
 """
 
 from dataclasses import replace
@@ -12,10 +14,13 @@ import torch
 from torch import Tensor
 
 from understudy.core.errors import EnvError
+from understudy.core.random import generator
 from understudy.core.tree import tree_take
 from understudy.demos.augment import image_of
-from understudy.demos.demos import Demos
+from understudy.demos.demos import About, Demos
 from understudy.demos.formats.overcooked import ABOUT, Trial, read_overcooked
+from understudy.demos.tracks import TrackSet, TrackSpec
+from understudy.envs.boids import Boids, flights
 from understudy.envs.kitchen import Kitchen, state_from_arrays
 from understudy.envs.kitchen_board import ALIASES, LAYOUTS
 
@@ -66,3 +71,17 @@ def people_in_all_kitchens(split: str | None = None, mirrored: bool = False, fol
             episodes += images
     assert spec is not None
     return Demos.from_episodes(spec, episodes, replace(ABOUT, env={"name": "kitchen", "rules": "2019"}))
+
+
+def flocks(count: int, seed: int, env: Boids | None = None) -> TrackSet:
+    """So many flights of boids as tracks of 50 frames, with the label `friendly` (1 or 0) for each frame.
+
+    Those of the paper are 32,768 to train on and 8,192 to test on, under `Boids(shared_first_step=True)`, which is what
+    flies where `env` is None.
+    """
+    env = env or Boids(shared_first_step=True)
+    positions, friendly = flights(env, count, generator(seed, "flocks"))
+    spec = TrackSpec(env.spec.agents, clock="step", unit="", names=env.spec.names, roles=env.spec.roles, title="boids")
+    labels = {"friendly": friendly.long().unsqueeze(-1).repeat(1, positions.shape[1])}
+    about = About(title=f"{count} flights of boids", source="generated", licence="CC0-1.0", notes=f"{env}, seed {seed}")
+    return TrackSet.stacked(spec, positions, labels=labels, about=about)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from understudy.demos.formats.chorales import read_chorales
 from understudy.demos.formats.sgan import read_sgan
 from understudy.demos.formats.sightings import frame_step
 from understudy.demos.formats.skillcorner import read_skillcorner, read_skillcorner_arrays
+from understudy.demos.formats.sportvu import read_led, read_sportvu
 from understudy.demos.formats.tracks_csv import (
     Columns,
     read_tracks_csv,
@@ -23,6 +25,7 @@ from understudy.demos.formats.tracks_csv import (
     tracks_to_table,
     write_tracks_csv,
 )
+from understudy.demos.formats.trajectorytools import from_trajectories, read_trajectories
 
 HELD_OUT = {  # scene -> files, windows of 20 frames with two pedestrians or more, trajectories in them
     "eth": (["biwi_eth"], 70, 181),
@@ -306,7 +309,111 @@ def test_the_originals_of_a_match_are_read(tmp_path):
         read_skillcorner(written(tmp_path, json.dumps([stranger]), "odd.json"), match)
 
 
+def moment(millis: int, *rows: list[float], clock: float = 700.0) -> list:
+    return [1, millis, clock, None, None, [list(row) for row in rows]]
+
+
+def game() -> dict:
+    ball, ann, bob = [-1, -1, 1.0, 2.0, 5.0], [10, 3, 20.0, 30.0, 0.0], [11, 4, 40.0, 5.0, 0.0]
+    people = [{"playerid": 3, "jersey": "7"}], [{"playerid": 4, "jersey": "0"}, {"playerid": 5, "jersey": "9"}]
+    sides = {
+        "home": {"abbreviation": "HOM", "players": people[0]},
+        "visitor": {"abbreviation": "VIS", "players": people[1]},
+    }
+    first = [moment(1000 + 40 * k, ball, ann, bob, clock=700 - 0.04 * k) for k in range(4)]
+    return {
+        "gameid": "1",
+        "events": [sides | {"moments": first}, sides | {"moments": [first[3], moment(1240, ball, bob)]}],
+    }
+
+
+def test_a_game_of_sportvu_is_read_with_each_moment_once(tmp_path):
+    made = read_sportvu(written(tmp_path, json.dumps(game()), "game.json"))
+    assert (made.spec.names, made.spec.teams) == (("ball", "HOM_7", "VIS_0"), ("ball", "home", "visitor"))
+    assert made.spec.dt == pytest.approx(0.04) and made.spec.unit == "ft"
+    assert made[0].present.tolist() == [[True] * 3] * 4 + [[False] * 3] * 2 + [[True, False, True]]
+    assert made.labels["clock"][:4].tolist() == pytest.approx([700, 699.96, 699.92, 699.88])
+    assert made.labels["shot_clock"].isnan().all() and made.labels["height"][0] == 5.0
+    assert {o.why: (o.count, o.of) for o in made.omissions} == {
+        "in several events": (1, 6),
+        "named, and never seen": (1, 4),
+    }
+    strange = game()
+    strange["events"][1]["moments"][1][5][1][1] = 99
+    with pytest.raises(DemosError, match="event 1, moment 1: nobody of number 99"):
+        read_sportvu(written(tmp_path, json.dumps(strange), "odd.json"))
+
+
+def test_scenes_of_led_are_recordings(tmp_path):
+    scenes = np.random.default_rng(0).uniform(0, 50, (4, 30, 11, 2))
+    np.save(tmp_path / "nba_train.npy", scenes)
+    made = read_led(tmp_path / "nba_train.npy")
+    assert (len(made), made.spec.names[-1], made.spec.dt) == (4, "ball", 0.2)
+    np.testing.assert_allclose(made[2].values.numpy(), scenes[2], rtol=1e-6)
+    np.save(tmp_path / "flat.npy", scenes[0])
+    with pytest.raises(DemosError, match=r"\[scene, time, agent, 2\] are meant"):
+        read_led(tmp_path / "flat.npy")
+    np.save(tmp_path / "objects.npy", np.array([{}], object))
+    with pytest.raises(DemosError, match="cannot be read as an array of scenes"):
+        read_led(tmp_path / "objects.npy")
+
+
+def test_arrays_of_trackers_are_one_recording(tmp_path):
+    values = np.arange(24.0).reshape(4, 3, 2)
+    values[1, 2] = np.nan
+    np.savez(tmp_path / "fish.npz", trajectories=values, other=np.zeros(2))
+    made = read_trajectories(tmp_path / "fish.npz", 29.97, unit="cell", scale=2)
+    assert (made.spec.dt, made.spec.unit) == (1 / 29.97, "cell")
+    assert (~made.present).nonzero().tolist() == [[1, 2]]
+    np.testing.assert_allclose(made.values[3].numpy(), values[3] / 2)
+    with pytest.raises(DemosError, match="individual 1 never appears"):
+        from_trajectories(np.where(np.arange(3).reshape(1, 3, 1) == 1, np.nan, values), 30)
+    with pytest.raises(DemosError, match="both are above 0"):
+        from_trajectories(values, 0)
+    with pytest.raises(DemosError, match=r"\[time, individual, 2\] are meant"):
+        from_trajectories(values[0], 30)
+
+
+def test_kloppys_skillcorner_is_ours():
+    kloppy = pytest.importorskip("kloppy")
+    from kloppy import skillcorner
+
+    from understudy.demos.formats.from_kloppy import read_kloppy
+
+    folder = Path(kloppy.__file__).parent / "tests" / "files"
+    match, tracking = folder / "skillcorner_meta_data.json", folder / "skillcorner_v3_raw_data.jsonl"
+    ours = read_skillcorner(tracking, match)
+    theirs = read_kloppy(skillcorner.load(meta_data=str(match), raw_data=str(tracking)))
+    assert theirs.spec.dt == pytest.approx(0.1) and set(theirs.spec.names) == set(ours.spec.names)
+    order = [ours.spec.names.index(name) for name in theirs.spec.names]
+    assert len(theirs) == len(ours)
+    for one, other in zip(theirs, ours, strict=True):
+        assert torch.equal(one.present, other.present[:, order])
+        torch.testing.assert_close(one.values, other.values[:, order], atol=1e-4, rtol=0)
+
+
+def test_other_providers_of_kloppy_are_read():
+    kloppy = pytest.importorskip("kloppy")
+    from kloppy import metrica, tracab
+
+    from understudy.demos.formats.from_kloppy import read_kloppy
+
+    folder = Path(kloppy.__file__).parent / "tests" / "files"
+    one = metrica.load_tracking_csv(home_data=folder / "metrica_home.csv", away_data=folder / "metrica_away.csv")
+    made = read_kloppy(one)
+    assert (len(made), made.frames, made.spec.dt) == (2, 6, 0.04)
+    point = one.frames[0].ball_coordinates
+    meant = torch.tensor([(point.x - 0.5) * 105, (0.5 - point.y) * 68])
+    torch.testing.assert_close(made[0].values[0, 0], meant, atol=1e-3, rtol=0)
+    assert made.spec.names[:2] == ("ball", "home_11") and made.spec.teams[-1] == "away"
+    two = tracab.load(meta_data=folder / "tracab_meta.xml", raw_data=folder / "tracab_raw.dat", only_alive=False)
+    assert read_kloppy(two).labels["alive"].tolist().count(1) > 0
+    with pytest.raises(DemosError, match="a TrackingDataset of kloppy is meant"):
+        read_kloppy([])
+
+
 READERS = {
+    "game.json": (json.dumps(game()), read_sportvu),
     "play.csv": (LONG, read_tracks_csv),
     "wide.csv": ("t,a_x,a_y,b_x,b_y\n0,1,1,3,3\n1,1,2,3,3\n2,1,2,3,4\n", read_tracks_csv),
     "walk.txt": ("".join(f"{10 * k} {p} {k}.5 {p}\n" for k in range(4) for p in (1, 2)), read_sgan),

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +255,7 @@ class TrackSet:
         """Frames in all recordings."""
         return len(self.values)
 
-    @property
+    @cached_property
     def ends(self) -> Int[Tensor, "recording"]:
         """The row after the last one of each recording."""
         return self.lengths.cumsum(0)
@@ -381,10 +382,10 @@ class TrackSet:
         counts = self._counts(length)
         items = int(counts.sum())
         each = -(-items // batches)
-        turns = torch.randperm(items, generator=generator(seed, "clips", epoch))[number * each : (number + 1) * each]
+        turns = _turns(items, seed, epoch)[number * each : (number + 1) * each]
         recording = torch.searchsorted(counts.cumsum(0), turns, right=True)
         k = turns - (counts.cumsum(0) - counts)[recording]
-        offset = uniform((len(self),), generator(seed, "starts", epoch), dtype=torch.float64)[recording]
+        offset = _offsets(len(self), seed, epoch)[recording]
         places = (self.lengths[recording] - length + 1).clamp(min=1)
         start = ((k + offset) * places / counts[recording]).long()
         frames = start.unsqueeze(-1) + torch.arange(length)
@@ -449,6 +450,18 @@ class TrackSet:
             labels = {k: torch.where(_like(left, v), v, _unknown(v)) for k, v in labels.items()}
         values = values * _like(present, values).to(values.dtype)
         return Clips(values, present, labels, slots, recording, start)
+
+
+@lru_cache(maxsize=4)
+def _turns(items: int, seed: int, epoch: int) -> Int[Tensor, "item"]:
+    """The order of an epoch's clips."""
+    return torch.randperm(items, generator=generator(seed, "clips", epoch))
+
+
+@lru_cache(maxsize=4)
+def _offsets(recordings: int, seed: int, epoch: int) -> Float[Tensor, "recording"]:
+    """How far the clips of each recording are moved in an epoch."""
+    return uniform((recordings,), generator(seed, "starts", epoch), dtype=torch.float64)
 
 
 def _like(mask: Tensor, x: Tensor) -> Tensor:

@@ -11,18 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from understudy.core.errors import DemosError
 from understudy.core.files import from_json
 from understudy.demos.episode import About
 from understudy.demos.formats.common import refusing
-from understudy.demos.tracks import REST, Tracks, TrackSet, TrackSpec
-
-VOICES = ("soprano", "alto", "tenor", "bass")
-SILENT = -1
-PITCHES = 128
-BAR = 4  # beats
+from understudy.demos.formats.voices import PITCHES, SILENT, VOICES, voiced
+from understudy.demos.tracks import TrackSet
 
 
 def read_chorales(
@@ -48,42 +43,6 @@ def read_chorales(
         names = [f"{split} {k}".strip() for split, k, _ in pieces]
         infos = [{"split": split} if split else {} for split, _, _ in pieces]
         return voiced(pitches, names, infos, voices, beat, Path(path).stem, about)
-
-
-def voiced(
-    pitches: Sequence[np.ndarray],
-    names: Sequence[str],
-    infos: Sequence[dict[str, Any]],
-    voices: Sequence[str],
-    beat: float,
-    title: str,
-    about: About | None = None,
-) -> TrackSet:
-    """The set of pieces given as MIDI pitches [frame, voice], -1 where a voice is silent.
-
-    The label `beat` [time] counts frames from 0 in every BAR beats from the start: where a piece begins with an
-    upbeat, its bars begin elsewhere.
-    """
-    sounding = np.concatenate([each[each != SILENT] for each in pitches])
-    low, high = (int(sounding.min()), int(sounding.max())) if len(sounding) else (60, 60)
-    spec = TrackSpec(
-        agents=len(voices),
-        dims=0,
-        symbols=high - low + 2,
-        dt=beat,
-        clock="beat",
-        unit="",
-        names=tuple(voices),
-        roles=tuple(voices),
-        alphabet=(REST, *map(str, range(low, high + 1))),
-        title=title,
-    )
-    tracks = []
-    for name, info, each in zip(names, infos, pitches, strict=True):
-        symbols = torch.from_numpy(np.where(each == SILENT, 0, each - low + 1).astype(np.int64))
-        labels = {"beat": torch.arange(len(symbols)) % max(1, round(BAR / beat))}
-        tracks.append(Tracks(symbols, torch.ones_like(symbols, dtype=torch.bool), labels, name, info))
-    return TrackSet.of(spec, tracks, about)
 
 
 def _parts(told: Any, where: str) -> Iterator[tuple[str, list[Any]]]:
