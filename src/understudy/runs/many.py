@@ -51,6 +51,7 @@ def kept(path: Path, asked: Any, make: Callable[[Path], dict[str, Any]]) -> dict
     """The figures in `path` if they were found for the same `asked`; else those of `make(path)`, which are written."""
     if path.exists() and (before := json.loads(path.read_text()))["asked"] == asked:
         return before
+    path.parent.mkdir(parents=True, exist_ok=True)
     found = {"asked": asked, **make(path)}
     write_atomically(path, to_json(found, indent=1))
     return found
