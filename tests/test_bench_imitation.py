@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from understudy import api, bench_imitation
+from understudy.core.files import to_json
 from understudy.core.random import generator
 from understudy.evaluation.metrics import returns
 from understudy.rollout import play
@@ -39,23 +40,25 @@ def test_plays_of_expert_and_random_are_side_by_side():
 def test_figures_that_were_found_in_as_much_time_are_read_and_the_tables_tell_them(tmp_path, monkeypatch):
     trained = []
 
-    def no_training(method, *args, folder, **kwargs):
-        trained.append((method, str(folder)))
+    def no_training(module, *args, folder, **kwargs):
+        trained.append((module.__name__.rpartition(".")[2], str(folder)))
         raise RuntimeError("asked to learn")
 
     found = {}
     for k, method in enumerate(bench_imitation.METHODS):
         figures = {"asked": [120, 3.0], "updates": 10, "together": [-100.0 + 20 * k] * 2}
-        if method != "bc":
+        figures |= {"expert": [-20.0] * 2, "random": [-120.0] * 2}
+        if method in ("magail", "maairl"):
             figures |= {"own play": {name: [0.9, 0.7] for name in bench_imitation.CORRELATIONS}}
         folder = tmp_path / "communication" / method / "seed-0"
         folder.mkdir(parents=True)
-        (folder / "figures.json").write_bytes(bench_imitation.to_json(figures))
+        (folder / "figures.json").write_bytes(to_json(figures))
+    monkeypatch.setitem(bench_imitation.UPDATES, "communication", 120)
     monkeypatch.setattr(api, "train", no_training)
     found = bench_imitation.one_seed(0, tmp_path, 3.0, ("communication",))
     assert not trained
     text = bench_imitation.tables([found, found], ("communication",), "understudy bench").text()
-    for shown in ("scripted expert", "magail", "-80", "0.8", "maairl", "-60"):
+    for shown in ("scripted expert", "symmetric bc", "-80", "0.4", "maairl", "-40", "0.8"):
         assert shown in text
     with pytest.raises(RuntimeError, match="asked to learn"):
         bench_imitation.one_seed(0, tmp_path, 4.0, ("communication",))

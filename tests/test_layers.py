@@ -10,6 +10,7 @@ import understudy
 ROOT = Path(understudy.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
 LIBRARY = {"core", "maths", "envs", "demos", "nets", "rollout", "algorithms", "evaluation", "runs"}
+BENCHES = {"bench_cooks", "bench_imitation", "bench_methods", "bench_regret", "bench_scenes", "bench_sensitivity"}
 ROOMS = {  # room -> rooms it may import, besides itself
     "core": set(),
     "maths": {"core"},
@@ -27,13 +28,13 @@ ROOMS = {  # room -> rooms it may import, besides itself
     "scenes": {"core", "demos", "nets", "algorithms", "evaluation", "runs"},
     "comparing": {"core", "maths", "demos", "rollout", "evaluation", "runs", "api"},
     "quickstart": {"core", "envs", "demos", "evaluation", "rollout", "recordings", "cooking", "api"},
-    "bench": LIBRARY
-    | {"recordings", "cooking", "api", "bench_methods", "bench_imitation", "bench_regret"}
-    | {"bench_scenes"},
-    "bench_imitation": {"core", "maths", "nets", "rollout", "evaluation", "api"},
+    "bench": LIBRARY | {"recordings", "cooking", "api", *BENCHES},
+    "bench_cooks": LIBRARY | {"recordings", "cooking", "api"},
+    "bench_imitation": {"core", "maths", "nets", "rollout", "evaluation", "runs", "api"},
     "bench_methods": {"core", "envs", "evaluation", "api", "comparing"},
     "bench_scenes": {"core", "maths", "demos", "algorithms", "evaluation", "runs", "scenes"},
     "bench_regret": {"core", "maths", "evaluation", "runs", "api"},
+    "bench_sensitivity": {"core", "maths", "evaluation", "rollout", "runs", "api"},
     "cli": (LIBRARY - {"algorithms"}) | {"recordings", "api", "bench", "comparing", "quickstart", "trust", "cli_scene"},
     "cli_scene": {"core", "demos", "algorithms", "runs", "scenes", "cli"},
     "__main__": {"cli"},

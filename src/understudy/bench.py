@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from understudy import api, bench_imitation, bench_methods, bench_regret, bench_scenes
+from understudy import api, bench_cooks, bench_imitation, bench_methods, bench_regret, bench_scenes, bench_sensitivity
 from understudy.cooking import COLUMNS, SCORED, Likeness, likeness, settings
 from understudy.core.errors import ConfigError, nearest
 from understudy.core.random import generator
@@ -125,6 +125,7 @@ def mairl(folder: Path, seeds: int, workers: int, minutes: float | None, *, name
 
 BENCHMARKS: Mapping[str, Callable[[Path, int, int, float | None], Report]] = {
     "chorales": bench_scenes.chorales,
+    "cooks": bench_cooks.cooks,
     "everywhere": bench_methods.everywhere,
     "few": bench_methods.few,
     "kitchen": kitchen,
@@ -133,6 +134,7 @@ BENCHMARKS: Mapping[str, Callable[[Path, int, int, float | None], Report]] = {
     "navigation": navigation,
     "pedestrians": bench_scenes.pedestrians,
     "regret": bench_regret.regret,
+    "sensitivity": bench_sensitivity.sensitivity,
 }
 
 

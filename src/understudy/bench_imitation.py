@@ -1,18 +1,17 @@
 """The published tables of MA-GAIL and MA-AIRL, from the library's defaults: `understudy bench mairl-table`.
 
-200 demonstrations of the scripted experts, and both begin from the clone of the same seed. Told are cooperative returns
-over 100 episodes, keep-away against the expert, and how the learned rewards agree with the true ones. Sources: Song et
-al. 2018, arXiv:1807.09936; Yu et al. 2019, arXiv:1907.13220, tables 1 to 4.
+200 demonstrations of the scripted experts; both begin from one clone, made in symmetric worlds. Told are cooperative
+returns over 100 episodes, keep-away against the expert, and how the learned rewards agree with the true ones. Sources:
+Song et al. 2018, arXiv:1807.09936; Yu et al. 2019, arXiv:1907.13220, tables 1 to 4.
 """
 
-import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from understudy import api
-from understudy.core.files import to_json, write_atomically
 from understudy.core.random import generator
 from understudy.core.types import Env, Policy
 from understudy.evaluation import metrics
@@ -22,39 +21,45 @@ from understudy.maths.stats import over_seeds
 from understudy.nets import NetConfig
 from understudy.nets.rewards import save_reward
 from understudy.rollout import Team, Uniform, play, to_demos
+from understudy.runs.many import kept
 
-METHODS = ("bc", "magail", "maairl")
+METHODS = ("bc", "symmetric bc", "magail", "maairl")  # the third and fourth begin from the second, their default
 PUBLISHED = ("navigation", "communication", "keep_away")
 FIXED = ("navigation, always 50 steps", "communication, always 50 steps")  # reaching the goal ends nothing
-UPDATES = {"navigation": 300, "communication": 120, "keep_away": 40}
+UPDATES = {"navigation": 400, "communication": 400, "keep_away": 40}
 DEMONSTRATIONS, EPISODES, ANCHORED = 200, 100, 2000  # ANCHORED: episodes of expert and random play
 CORRELATIONS = ("pearson", "spearman", "pearson_to_go", "spearman_to_go")
 
 
 def one_seed(seed: int, folder: Path, minutes: float | None, envs: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Every method in every env: {"env/method": figures}."""
+    """Every method in every env: {"env/method": figures}; what was found before in as many updates is read."""
     found = {}
     for name in envs:
         for method in METHODS:
-            where = folder / name.replace(", ", "-").replace(" ", "-") / method / f"seed-{seed}"
-            found[f"{name}/{method}"] = _learned(name, method, seed, where, minutes)
+            where = folder / name.replace(", ", "-").replace(" ", "-") / method / f"seed-{seed}" / "figures.json"
+            updates = UPDATES[name.split(",")[0]]
+            learn = partial(_learned, name=name, method=method, seed=seed, updates=updates, minutes=minutes)
+            found[f"{name}/{method}"] = kept(where, [updates, minutes], learn)
     return found
 
 
-def _learned(name: str, method: str, seed: int, folder: Path, minutes: float | None) -> dict[str, Any]:
-    """Train, or read what was found before in as many updates or minutes."""
-    path, updates = folder / "figures.json", UPDATES[name.split(",")[0]]
-    asked = [updates, minutes]
-    if path.exists() and (found := json.loads(path.read_text()))["asked"] == asked:
-        return found
-    env, module = _env(name), api.algorithm_named(method)
-    demos, clone = api.record(env, episodes=DEMONSTRATIONS), folder.parents[1] / "bc" / folder.name
-    config: Any = module.Config(net=NetConfig()) if method == "bc" else module.Config(start=str(clone))
-    budget: Any = {} if method == "bc" else {"updates": updates, "minutes": minutes}  # cloning stops by itself
+def _learned(path: Path, *, name: str, method: str, seed: int, updates: int, minutes: float | None) -> dict[str, Any]:
+    folder = path.parent
+    env, module = _env(name), api.algorithm_named(method.split()[-1])
+    demos, begins = api.record(env, episodes=DEMONSTRATIONS), folder.parents[1] / METHODS[1] / folder.name
+    cloning = method in METHODS[:2]
+    settings: Any = {"net": NetConfig(), "symmetric": method == METHODS[1]} if cloning else {"start": str(begins)}
+    config, budget = (
+        module.Config(**settings),
+        (None, None) if cloning else (updates, minutes),
+    )  # a clone ends by itself
     habits = api.Habits(threads=1, show=False)
-    run = api.train(method, demos, env, config=config, folder=folder, seed=seed, habits=habits, **budget)
-    figures: dict[str, Any] = {"asked": asked, "updates": run.updates}
-    for who, policy in _pairings(env, run.policy).items():
+    run = api.train(
+        module, demos, env,
+        config=config, updates=budget[0], minutes=budget[1], folder=folder, seed=seed, habits=habits,
+    )  # fmt: skip
+    figures: dict[str, Any] = {"updates": run.updates}
+    for who, policy in {**_pairings(env, run.policy), **_anchors(env)}.items():  # all from the same starts
         played = metrics.returns(play(env, policy, EPISODES, generator(seed, "played")))
         figures[who] = played.mean(0).tolist()
     if hasattr(module, "learned_reward"):
@@ -63,7 +68,6 @@ def _learned(name: str, method: str, seed: int, folder: Path, minutes: float | N
         own = play(env, run.policy, EPISODES, generator(seed, "own"))
         figures["own play"] = _correlations(agreement(reward, own, generator(0)))
         figures["experts and random play"] = _correlations(agreement(reward, _mixed(env), generator(0)))
-    write_atomically(path, to_json(figures, indent=1))
     return figures
 
 
@@ -76,6 +80,10 @@ def _pairings(env: Env, policy: Policy) -> dict[str, Policy]:
         return {"together": policy}
     pair = (policy, api.expert_of(env))
     return {"against expert": Team(pair, (1, 0)), "expert against": Team(pair, (0, 1)), "together": policy}
+
+
+def _anchors(env: Env) -> dict[str, Policy]:
+    return {"expert": api.expert_of(env), "random": Uniform(env.spec)}
 
 
 def _mixed(env: Env) -> Any:
@@ -97,8 +105,8 @@ def tables(found: list[dict[str, dict[str, Any]]], envs: tuple[str, ...], comman
     for name in envs:
         env = _env(name)
         anchors = {
-            who: metrics.returns(play(env, policy, ANCHORED, generator(0, who))).mean(0)
-            for who, policy in {"expert": api.expert_of(env), "random": Uniform(env.spec)}.items()
+            who: metrics.returns(play(env, policy, ANCHORED, generator(0, "anchors"))).mean(0)
+            for who, policy in _anchors(env).items()
         }
         cooperative = len(set(env.spec.teams)) == 1
         if cooperative:
@@ -112,7 +120,7 @@ def tables(found: list[dict[str, dict[str, Any]]], envs: tuple[str, ...], comman
             updates = sum(one["updates"] for one in each) / len(each)
             if cooperative:
                 got = [one["together"][0] for one in each]
-                scaled = [(value - random) / (expert - random) for value in got]
+                scaled = [_score(one) for one in each]
                 returns.append([name, method, over_seeds(got), over_seeds(scaled), round(updates)])
             else:
                 sides = [[one[who][1] for one in each] for who in ("against expert", "expert against")]
@@ -123,7 +131,7 @@ def tables(found: list[dict[str, dict[str, Any]]], envs: tuple[str, ...], comman
                     rewards.append([name, method, plays, *cells])
     caption = (
         f"{DEMONSTRATIONS} demonstrations, {EPISODES} episodes for each of {len(found)} seeds: mean over seeds ± half "
-        "of its 95 % interval."
+        "of its 95 % interval. Normalised: 0 is random play, 1 the expert, each from the same starts as the learners."
     )
     kinds = ["Pearson", "Spearman", "Pearson to go", "Spearman to go"]
     versus = "Return of the seeker. A better seeker is higher on the left, a better adversary lower on the right."
@@ -138,6 +146,12 @@ def tables(found: list[dict[str, dict[str, Any]]], envs: tuple[str, ...], comman
         tables=[table for table in made if table.rows],
         provenance={"command": command, "torch": torch.__version__},
     )
+
+
+def _score(one: dict[str, Any]) -> float:
+    """0 is random play, 1 the expert, from the very starts that the learners played: chance in them is not in it."""
+    ours, expert, random = (one[who][0] for who in ("together", "expert", "random"))
+    return (ours - random) / (expert - random)
 
 
 def _mean(values: list[float]) -> float:

@@ -121,6 +121,13 @@ def test_continuous_moves_come_near_the_demonstrators():
     assert (actions - 0.5).abs().mean() < 0.15  # the demonstrators' own 0.04, and what the entropy adds
 
 
+def test_where_nothing_that_is_seen_changes_a_few_steps_are_enough():
+    """Demonstrators who never err see one state alone, which a normaliser makes 0: biases alone can tell their move."""
+    game = tabular.slip_chain()
+    policy = api.train("iq", api.record(game, episodes=10), game, config={"limit": 10}, habits=QUIET).policy
+    assert chances(policy, 2)[0, 0, 0] > 0.99
+
+
 # ---- a twin of the whole
 
 

@@ -119,6 +119,21 @@ def test_a_state_is_paid_for_itself_where_actions_are_not_seen():
     assert not torch.equal(seeing.shaped.reward(played.view, played.actions), seeing.shaped.reward(played.view, other))
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_place_and_its_mirror_image_are_worth_the_same(symmetric):
+    """The demonstrators' landmarks all lie north-east or south-west; to a mirror that is where the learners' lie."""
+    env = api.make_env("simple", horizon=1)
+    demos = api.record(env, Uniform(env.spec), episodes=600, seed=1)
+    demos = demos.select([i for i, e in enumerate(demos) if e.obs[0, 0, 2:].prod() > 0])
+    config, state, draws = begun(env, demos, symmetric=symmetric, judge_steps=30)
+    maairl.update(config, state, demos, env, draws)
+    (mirror,) = env.symmetries()[1]
+    steps = demos.batch(0, 256, seed=0)
+    with torch.no_grad():
+        here, there = (state.shaped.reward(View(x), steps.actions) for x in (steps.obs, mirror.obs(steps.obs)))
+    assert ((here - there).abs().mean().item() < 0.3) is symmetric
+
+
 def test_shaping_adds_what_does_not_hang_on_the_play():
     """Discounted over an episode that is over, f sums to g less the potential of where the episode began."""
     env = Navigation()
@@ -220,9 +235,10 @@ def test_what_comes_out_is_the_mean_of_the_latest_policies():
     config, state, draws = begun(env, demos, average=0.5)
     weight = state.policy.outs[0].weight
     mean = weight.detach().clone()
-    for _ in range(4):
+    assert config.warmup < 4
+    for update in range(config.warmup + 4):
         maairl.update(config, state, demos, env, draws)
-        mean = 0.5 * mean + 0.5 * weight.detach()
+        mean = mean.lerp(weight.detach(), 1 / (1 + 0.5 * max(0, update - config.warmup)))
     torch.testing.assert_close(maairl.result(state).outs[0].weight, mean)
     assert not torch.equal(mean, weight)
     assert torch.equal(maairl.result(state).normaliser.mean, state.policy.normaliser.mean)

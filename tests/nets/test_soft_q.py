@@ -165,13 +165,45 @@ def test_actors_that_follow_a_known_q_find_its_soft_policy():
 
 def test_actors_and_critics_each_have_a_gradient_of_their_own():
     soft, part = SoftQ(NET, SMOOTH, "sum", generator(0)), segment(SMOOTH)
-    critics, actors = (group["params"] for group in soft.groups())
+    groups = soft.groups(0.1)
+    critics, actors = ([p for group in half for p in group["params"]] for half in (groups[:2], groups[2:]))
     soft.chase(part, generator(0)).backward()
     assert all(p.grad is None for p in critics) and all(p.grad is not None for p in actors)
     soft.zero_grad()
     steps = soft.value(part, torch.zeros(2), generator(0))
     (steps.chosen + steps.now + steps.after).sum().backward()
     assert all(p.grad is not None for p in critics) and all(p.grad is None for p in actors)
+
+
+# ---- where it begins
+
+
+@pytest.mark.parametrize("action", [Discrete(4), MultiDiscrete((2, 3))])
+def test_q_begins_at_how_often_each_move_is_made_and_is_worth_nothing_by_itself(action):
+    """log((made + 1/2) / (all + choices / 2)), counted by the weights of steps and over all who share a network."""
+    spec = EnvSpec(agents=3, obs=2, action=action, roles=("a", "b", "a"))
+    soft, part = SoftQ(NET, spec, "none", generator(0)), segment(spec, present=True)
+    part = replace(part, weight=torch.rand(4, 6, generator=generator(5)))
+    soft.observe([part, part])
+    weight = 2 * part.weight.unsqueeze(-1) * part.view.present
+    sizes = (4,) if isinstance(action, Discrete) else action.choices
+    moves = part.actions.unsqueeze(-1) if isinstance(action, Discrete) else part.actions
+    bias = soft.policy.outs[0].bias.detach().split(sizes, dim=-1)
+    for number, role in enumerate(([0, 2], [1])):
+        for k, size in enumerate(sizes):
+            counts = [(weight * (moves[..., k] == m))[..., role].sum() for m in range(size)]
+            expected = (torch.stack(counts) + 0.5) / (sum(counts) + 0.5 * size)
+            torch.testing.assert_close(bias[k][number].exp(), expected)
+
+
+def test_weights_decay_and_biases_do_not():
+    for spec, groups in ((SPEC, 2), (SMOOTH, 4)):
+        soft = SoftQ(NET, spec, "monotone", generator(0))
+        decays = {id(p): group["weight_decay"] for group in soft.groups(0.1) for p in group["params"]}
+        assert len(soft.groups(0.1)) == groups
+        assert {name: decays[id(p)] for name, p in soft.named_parameters()} == {
+            name: 0.0 if name.endswith("bias") else 0.1 for name, _ in soft.named_parameters()
+        }
 
 
 # ---- refusals

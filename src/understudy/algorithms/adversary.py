@@ -42,9 +42,18 @@ class Side:
 
 
 def beginning(
-    start: str, clone: bc.Config, net: NetConfig, demos: Demos | None, env: Env | None, generator: torch.Generator
+    start: str,
+    clone: bc.Config,
+    net: NetConfig,
+    demos: Demos | None,
+    env: Env | None,
+    generator: torch.Generator,
+    symmetric: bool = False,
 ) -> AgentPolicy:
     """The policy to begin from: "clone" of the demonstrators, "fresh", or read from the folder `start`.
+
+    Args:
+        symmetric: the clone learns from symmetric worlds too, whatever `clone` says.
 
     Raises:
         DemosError: there are no demonstrations.
@@ -57,7 +66,7 @@ def beginning(
     if start == "fresh":
         return build_policy(net, env.spec, generator)
     if start == "clone":
-        return bc.clone(replace(clone, net=net), demos, generator)
+        return bc.clone(replace(clone, net=net, symmetric=symmetric or clone.symmetric), demos, generator, env)
     return _grown(load_policy(start), start, env)
 
 
@@ -184,6 +193,16 @@ def watch_ends(learner: Standing, played: Segment, demos: Demos, env: Env, updat
             "plays on after success, record demonstrations under that rule. With absorbing=False ends are left out of "
             "account."
         )
+
+
+def settled(learner: ppo.Config, updates: int, settle: int) -> ppo.Config:
+    """How to learn after so many `updates`: the change that a step aims at falls, as 1 / (1 + updates / settle).
+
+    The learning rate follows `target_kl`, however little there is to learn: without this, where learners and
+    demonstrators agree, each update would still move the policies as far as the first, at random. KL goes as the square
+    of a step, so steps shorten as 1 / sqrt(updates), over which means converge (Polyak & Juditsky 1992).
+    """
+    return replace(learner, target_kl=learner.target_kl / (1 + updates / settle)) if settle else learner
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from torch import Tensor
 from understudy.algorithms.ppo import descend
 from understudy.core.config import at_least_one, not_negative
 from understudy.core.errors import ConfigError, DemosError
+from understudy.core.symmetry import elsewhere, symmetries_of
 from understudy.core.types import Segment
 from understudy.demos.demos import Demos
 from understudy.demos.replay import batch_of, looks
@@ -43,6 +44,7 @@ class Config:
     weight_decay: float = 1e-4
     held_out: float = 0.1  # share of the episodes that decides when to stop; 0: never stop early
     patience: int = 10  # looks at them without a better likelihood before it stops (a look a pass, or an update)
+    symmetric: bool = False  # each batch as it would be in symmetric worlds: see `env.symmetries`
     by_return: float = 0.0  # weigh episodes by exp(by_return * standardised return); 0: by their own weights alone
     max_grad_norm: float = 1.0
 
@@ -75,7 +77,9 @@ class State:
 
 
 def init(config: Config, demos: Demos | None, env: Any, generator: torch.Generator) -> State:
-    """A fresh policy that normalises by the demonstrations. `env` is not used."""
+    """A fresh policy that normalises by the demonstrations. Of `env` no more than its symmetries are asked for."""
+    if config.symmetric and env is None:
+        raise ConfigError("symmetric: it is the env that knows its symmetries: give it one, or leave this False.")
     if demos is None or not len(demos):
         raise DemosError("bc learns from demonstrations alone, and there are none: give it a recording.")
     policy = build_policy(config.net, demos.spec, generator)
@@ -92,10 +96,12 @@ def update(
 ) -> dict[str, Float[Tensor, ""]]:
     """`steps` gradient steps, then a look at the episodes held out if a whole pass went by since the last."""
     train, held = _parts(demos, config, state.seed)
+    groups = symmetries_of(env) if config.symmetric else ()
     window = config.window if config.net.has_past else 1
     losses = []
     for _ in range(min(config.steps, config.limit - state.position)):
         part = batch_of(train, state.position, config.batch, state.seed, window)
+        part = elsewhere(groups, part, generator)
         loss = clone_loss(state.policy, part, config, generator)
         descend(state.optimizer, loss, config.max_grad_norm)
         state.position += 1
@@ -120,11 +126,11 @@ def result(state: State) -> AgentPolicy:
     return state.best if math.isfinite(state.best_loss) else state.policy
 
 
-def clone(config: Config, demos: Demos, generator: torch.Generator) -> AgentPolicy:
+def clone(config: Config, demos: Demos, generator: torch.Generator, env: Any = None) -> AgentPolicy:
     """The policy that cloning ends with: where methods that play begin."""
-    state = init(config, demos, None, generator)
+    state = init(config, demos, env, generator)
     while not finished(config, state):
-        update(config, state, demos, None, generator)
+        update(config, state, demos, env, generator)
     return result(state)
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from understudy.algorithms import bc, ppo
 from understudy.core.config import at_least_one
 from understudy.core.errors import ConfigError
-from understudy.core.symmetry import Groups, count, element
+from understudy.core.symmetry import elsewhere, symmetries_of
 from understudy.core.tree import tree_cat, tree_leaves, tree_map, tree_take
 from understudy.core.types import Continuous, EnvSpec, Segment, View, action_shape, legal_size
 from understudy.demos.demos import Demos
@@ -41,7 +41,7 @@ class Config:
     clone: bc.Config = field(default_factory=lambda: bc.Config(batch=512))  # the nets, and how they are fitted
     rounds: int = 20  # after which it has finished
     envs: int = 16  # episodes played in a round, side by side
-    steps: int = 200  # gradient steps in a round
+    steps: int = 200  # gradient steps in a round; their rate falls to 0 over the later half of the rounds
     beta: Literal["never", "exponential", "linear"] = "never"  # how often the expert plays itself, round by round
     decay: float = 0.5  # of the exponential one: beta_k = decay ** k
     mixing: Literal["joint", "agent"] = "joint"  # the expert plays for the whole team, or for some agents of it
@@ -49,7 +49,7 @@ class Config:
     gate: Literal["always", "entropy", "disagreement", "surprise"] = "always"  # where it is due: see `doubt`
     threshold: float = 0.3  # nats, of the gate
     budget: int | None = None  # actions that it tells in all, at most, counted by agent; None: no limit
-    symmetric: bool = False  # what was told is learnt as in symmetric worlds too: see `env.symmetries`
+    symmetric: bool = True  # all is learnt as in symmetric worlds too, where the env says of any: see `env.symmetries`
     deviations: float = 0.0  # share of the episodes in which one agent plays by chance instead
 
     def __post_init__(self) -> None:
@@ -100,13 +100,12 @@ def init(config: Config, demos: Demos | None, env: Any, generator: torch.Generat
     """A clone of the recordings; a fresh policy where there are none, for whom the expert plays the first round."""
     if not hasattr(env, "expert"):
         raise ConfigError("dagger asks an expert in the env: hand in one, as `rollout.Queried(env, expert, name)` is.")
-    if config.symmetric and not hasattr(env, "symmetries"):
-        raise ConfigError(f"symmetric: {env.spec.title or 'this env'} does not say its symmetries.")
     spec = env.spec
     if demos is None or not len(demos):
         policy = build_policy(config.clone.net, spec, generator)
     else:
-        policy = bc.clone(config.clone, demos, generator)
+        clone = replace(config.clone, symmetric=config.symmetric or config.clone.symmetric)
+        policy = bc.clone(clone, demos, generator, env)
     clone = config.clone
     optimizer = torch.optim.AdamW(policy.parameters(), lr=clone.rate, weight_decay=clone.weight_decay)
     seed = int(torch.randint(2**31, (), generator=generator))
@@ -279,19 +278,20 @@ def _descend(config: Config, state: State, demos: Demos | None, env: Any, genera
     clone = config.clone
     window = clone.window if clone.net.has_past else 1
     size = max(1, clone.batch // window)
+    groups = symmetries_of(env) if config.symmetric else ()
     heard, recorded = float(state.told.told.sum()), state.recorded
     loss = torch.zeros(())
     if heard:
-        told = _drawn(state.told, size, window, generator)
-        if config.symmetric:
-            told = _elsewhere(told, env.symmetries(), generator)
+        part = elsewhere(groups, _as_segment(_drawn(state.told, size, window, generator)), generator)
         loss = loss + heard / (heard + recorded) * bc.clone_loss(
-            state.policy, _as_segment(told), clone, generator, told.told
+            state.policy, part, clone, generator, part.labels["told"]
         )
     if recorded:
         assert demos is not None
-        part = batch_of(demos, state.position, clone.batch, state.seed, window)
+        part = elsewhere(groups, batch_of(demos, state.position, clone.batch, state.seed, window), generator)
         loss = loss + recorded / (heard + recorded) * bc.clone_loss(state.policy, part, clone, generator)
+    for group in state.optimizer.param_groups:  # steady at first, then down to 0: the latest weights are the result
+        group["lr"] = clone.rate * min(1.0, 2 - 2 * state.position / (config.rounds * config.steps))
     state.position += 1
     if heard + recorded:
         ppo.descend(state.optimizer, loss, clone.max_grad_norm)
@@ -318,23 +318,9 @@ def _drawn(told: Told, size: int, window: int, generator: torch.Generator) -> To
     return replace(part, told=part.told & valid.unsqueeze(-1), starts=part.starts & valid)
 
 
-def _elsewhere(told: Told, groups: Groups, generator: torch.Generator) -> Told:
-    """The same in one of all symmetric worlds."""
-    for symmetry in element(groups, int(torch.randint(count(groups), (), generator=generator))):
-        told = Told(
-            obs=symmetry.obs(told.obs),
-            legal=symmetry.legal(told.legal) if told.legal.shape[-1] else told.legal,
-            present=symmetry.each(told.present),
-            actions=symmetry.actions(told.actions),
-            told=symmetry.each(told.told),
-            starts=told.starts,
-        )
-    return told
-
-
 def _as_segment(told: Told) -> Segment:
     legal = told.legal if told.legal.shape[-1] else None
-    return Segment(View(told.obs, legal, told.present), told.actions, starts=told.starts)
+    return Segment(View(told.obs, legal, told.present), told.actions, starts=told.starts, labels={"told": told.told})
 
 
 def _nothing(spec: EnvSpec, device: torch.device) -> Told:

@@ -88,7 +88,7 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
     if demos is None or not len(demos):
         raise DemosError("iq learns from demonstrations, and there are none: give it a recording.")
     soft = SoftQ(config.net, demos.spec, config.mixer, generator)
-    optimizer = torch.optim.AdamW(soft.groups(), lr=config.rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(soft.groups(config.weight_decay), lr=config.rate)
     seed = int(torch.randint(2**31, (), generator=generator))
     leave = soft.observe([tree_map(lambda x: x.unsqueeze(1), part) for part in looks(demos, seed)])
     state = State(soft, optimizer, seed, leave)

@@ -4,9 +4,9 @@ With a reward g and a potential h, each agent's own, and the policy pi that is b
 
     f(o, a, o') = g(o, a) + discount * h(o') - h(o)          D = exp f / (exp f + pi(a|o))
 
-D is taught to know the demonstrators' steps. Where learner and demonstrators agree f is log pi, the advantage of the
-demonstrators' play; if g sees the state alone, it is their reward, up to what no behaviour can tell. Agent i climbs the
-discounted sum of what `pays` names:
+D is taught to know the demonstrators' steps; where one judges the whole team, pi is the product over the agents. Where
+learner and demonstrators agree f is log pi, the advantage of the demonstrators' play; if g sees the state alone, it is
+their reward, up to what no behaviour can tell. Agent i climbs the discounted sum of what `pays` names:
 
     level    f_i + entropy of pi_i: log D - log(1 - D) on average over the agent's actions
     ratio    f_i - log pi_i = log D_i - log(1 - D_i), the theory's: each unlikely action is paid for being unlikely
@@ -34,6 +34,7 @@ from understudy.algorithms import adversary, bc, ppo
 from understudy.algorithms.adversary import EAGER, RECENT, Side, learner_defaults
 from understudy.core.config import at_least_one, not_negative
 from understudy.core.errors import ConfigError
+from understudy.core.symmetry import Groups, elsewhere, symmetries_of
 from understudy.core.tree import tree_cat, tree_map, tree_take
 from understudy.core.types import Env, Segment
 from understudy.demos.demos import Demos
@@ -59,6 +60,7 @@ class Config:
     pays: Literal["level", "ratio", "shaped", "reward"] = "level"  # the learners: f + entropy, f - log pi, f, or g
     judge: JudgeConfig = field(default_factory=lambda: JudgeConfig(sees="joint", state_only=True))  # g, and what it
     # sees; h sees the same, without actions
+    symmetric: bool = True  # g, h and the clone see every step as in a symmetric world, where the env says of any
     judge_steps: int = 8  # gradient steps of the discriminator in an update
     batch: int = 512  # steps of each side in one of them
     judge_rate: float = 1e-3
@@ -68,14 +70,15 @@ class Config:
     contrast: float = 0.25  # share of play at random among what g and h learn to tell from the demonstrators'
     replay: int = 0  # earlier updates whose steps the discriminator still sees
     warmup: int = 10  # updates in which discriminator and values learn while the policies stand still
-    average: float = 0.95  # the policy that comes out is a mean over about 1 / (1 - average) updates; 0: the latest
+    settle: int = 50  # updates of the learner after which its steps are 0.7 times as long as at first; 0: they stay
+    average: float = 0.1  # the policy that comes out is a mean over the latest updates, about this share; 0: the last
     start: str = "clone"  # where the policies begin: "clone", "fresh", or the folder of a saved policy
     clone: bc.Config = field(default_factory=bc.Config)  # how it is cloned; its net is the learner's
     learner: ppo.Config = field(default_factory=learner_defaults)
 
     def __post_init__(self) -> None:
         at_least_one(self, "judge_steps", "batch")
-        not_negative(self, "judge_rate", "l2", "penalty", "slope", "replay", "warmup")
+        not_negative(self, "judge_rate", "l2", "penalty", "slope", "replay", "warmup", "settle")
         if self.pays not in ("level", "ratio", "shaped", "reward"):
             raise ConfigError(f"pays: got {self.pays!r}; 'level', 'ratio', 'shaped' or 'reward' is meant.")
         for name in ("average", "contrast"):
@@ -136,7 +139,9 @@ class State:
 
 def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.Generator) -> State:
     """Policies to begin from, a fresh reward and fresh values, fresh envs."""
-    policy = adversary.beginning(config.start, config.clone, config.learner.net, demos, env, generator)
+    policy = adversary.beginning(
+        config.start, config.clone, config.learner.net, demos, env, generator, config.symmetric
+    )
     assert demos is not None and env is not None
     if config.replay and policy.config.has_past:
         raise ConfigError("replay: what a policy with a past would do now in old steps is not known. Use 0.")
@@ -179,7 +184,7 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
         with torch.no_grad():
             params, _ = state.policy.params(played.view, played.actions, before.memory, played.starts)
             log_prob = adversary.likelihood(state.policy, params, played.actions, played.view.legal)
-        stats, of_ends = _teach(config, state, demos, played, log_prob, gone, frozen, generator)
+        stats, of_ends = _teach(config, state, demos, env, played, log_prob, gone, frozen, generator)
         with torch.no_grad():
             paid = pay_of(config, state, played, state.shaped(played), params, generator)
             after = absorbing_payoff(of_ends, config.learner.discount)
@@ -188,9 +193,11 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
         stats |= {"reward/mean": rewards.mean(), "reward/std": rewards.std()}
         return rewards, stats | {"gone/expert": state.expert_gone, "gone/learner": gone}
 
-    stats = ppo.advance(config.learner, state, env, pay, generator, frozen, adapt=config.start == "fresh")
+    learnt = max(0, state.updates - config.warmup)
+    learner = adversary.settled(config.learner, learnt, config.settle)
+    stats = ppo.advance(learner, state, env, pay, generator, frozen, adapt=config.start == "fresh")
     state.updates += 1
-    adversary.follow(state.averaged, state.policy, 1 - config.average)
+    adversary.follow(state.averaged, state.policy, 1 / (1 + config.average * learnt))
     return stats
 
 
@@ -203,6 +210,7 @@ def _teach(
     config: Config,
     state: State,
     demos: Demos,
+    env: Env,
     played: Segment,
     log_prob: Float[Tensor, "env time agent"],
     gone: Float[Tensor, ""],
@@ -218,25 +226,37 @@ def _teach(
     if config.replay:
         pool = replace(pool, steps=_scored(state.policy, pool.steps))
     of_play, of_ends = ends_logits(state.expert_gone, state.learner_gone)
+    groups = symmetries_of(env) if config.symmetric else ()
     stats = {} if state.policy.config.has_past else adversary.alignment(state.policy, fresh, generator)
     for _ in range(config.judge_steps * (EAGER if eager else 1)):
-        stats |= discriminate(config, state, demos, pool, of_play, generator)
+        stats |= discriminate(config, state, demos, pool, of_play, generator, groups)
     return stats, of_ends
 
 
 def discriminate(
-    config: Config, state: State, demos: Demos, pool: Side, of_play: Float[Tensor, ""], generator: torch.Generator
+    config: Config,
+    state: State,
+    demos: Demos,
+    pool: Side,
+    of_play: Float[Tensor, ""],
+    generator: torch.Generator,
+    groups: Groups = (),
 ) -> dict[str, Tensor]:
     """One gradient step of g and h on a batch of each side.
 
     The batches hold steps that were played, as many of each side: their logit is that among all steps, f - log pi, less
-    what the ends of games alone say (`maths.adversarial.ends_logits`).
+    what the ends of games alone say (`maths.adversarial.ends_logits`). f sees each in a symmetric world drawn for it,
+    log pi is that of the step itself.
     """
     theirs = _demonstrated(config, state, demos)
     at_random = round(config.contrast * config.batch)
     drawn = [(state.random, at_random), (pool, config.batch - at_random)]
     ours = tree_cat([_some(side, count, generator) for side, count in drawn if count])
-    expert, learner = (airl_logits(state.shaped(side), side.labels["log_prob"]) - of_play for side in (theirs, ours))
+    theirs, ours = (elsewhere(groups, side, generator) for side in (theirs, ours))
+    expert, learner = (
+        airl_logits(state.shaped(side), _of_judged(config, side.labels["log_prob"], side)) - of_play
+        for side in (theirs, ours)
+    )
     loss = discriminator_loss(expert, learner, adversary.present(theirs), adversary.present(ours))
     penalty = torch.zeros_like(loss)
     if config.penalty:
@@ -258,10 +278,23 @@ def pay_of(
 ) -> Float[Tensor, "env time agent"]:
     """What the learners get for steps that were played. `params`: of the policies' heads there."""
     if config.pays == "level":
-        return f + adversary.surprise(state.policy, params, played.view.legal, generator)
+        surprise = adversary.surprise(state.policy, params, played.view.legal, generator)
+        return f + _of_judged(config, surprise, played)
     if config.pays == "ratio":
-        return airl_logits(f, adversary.likelihood(state.policy, params, played.actions, played.view.legal))
+        log_prob = adversary.likelihood(state.policy, params, played.actions, played.view.legal)
+        return airl_logits(f, _of_judged(config, log_prob, played))
     return f if config.pays == "shaped" else state.shaped.reward(played.view, played.actions)
+
+
+def _of_judged(config: Config, each: Float[Tensor, "*batch agent"], steps: Segment) -> Float[Tensor, "*batch agent"]:
+    """Of an action's log-probability: the agent's own, or where one f judges the team everybody's together.
+
+    With its own alone, no f of the team could be log pi of two agents who play unlike each other.
+    """
+    if config.judge.sees != "team":
+        return each
+    there = torch.ones_like(each) if steps.view.present is None else steps.view.present.to(each.dtype)
+    return (each * there).sum(dim=-1, keepdim=True).expand_as(each)
 
 
 def learned_reward(config: Config, state: State) -> LearnedReward:

@@ -25,6 +25,7 @@ from understudy.algorithms import adversary, bc, ppo
 from understudy.algorithms.adversary import EAGER, RECENT, Side, learner_defaults
 from understudy.core.config import at_least_one, not_negative
 from understudy.core.errors import ConfigError
+from understudy.core.symmetry import Groups, elsewhere, symmetries_of
 from understudy.core.tree import tree_take
 from understudy.core.types import Env, EnvSpec, Segment
 from understudy.demos.demos import Demos
@@ -51,6 +52,7 @@ class Config:
     reward: Literal["softplus", "logD", "logit", "tanh"] = "logit"  # of the discriminator's logit
     absorbing: bool = True  # games that are over go on in an absorbing state
     judge: JudgeConfig = field(default_factory=JudgeConfig)
+    symmetric: bool = True  # discriminator and clone see every step as in a symmetric world, where the env says of any
     opponents: bool = False  # others' actions are, in the reward, what each agent expects of them (CoDAIL's)
     zero_sum: bool = False  # of two teams: each is paid what its own play looks like, less what the other's does
     env_reward: float = 0.0  # weight of the env's own reward beside the discriminator's
@@ -63,14 +65,15 @@ class Config:
     spectral: bool = False  # every layer's largest singular value stays at most 1 (under silu 1 / 1.1)
     replay: int = 0  # earlier updates whose steps the discriminator still sees
     warmup: int = 10  # updates in which discriminator and values learn while the policies stand still
-    average: float = 0.95  # the policy that comes out is a mean over about 1 / (1 - average) updates; 0: the latest
+    settle: int = 50  # updates of the learner after which its steps are 0.7 times as long as at first; 0: they stay
+    average: float = 0.1  # the policy that comes out is a mean over the latest updates, about this share; 0: the last
     start: str = "clone"  # where the policies begin: "clone", "fresh", or the folder of a saved policy
     clone: bc.Config = field(default_factory=bc.Config)  # how it is cloned; its net is the learner's
     learner: ppo.Config = field(default_factory=learner_defaults)
 
     def __post_init__(self) -> None:
         at_least_one(self, "judge_steps", "batch")
-        not_negative(self, "judge_rate", "l2", "penalty", "slope", "replay", "warmup", "env_reward")
+        not_negative(self, "judge_rate", "l2", "penalty", "slope", "replay", "warmup", "settle", "env_reward")
         if self.reward not in REWARDS:
             raise ConfigError(f"reward: got {self.reward!r}; one of {', '.join(REWARDS)} is meant.")
         if not 0 <= self.average < 1:
@@ -108,7 +111,9 @@ class State:
 
 def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.Generator) -> State:
     """Policies to begin from, fresh discriminators and values, fresh envs."""
-    policy = adversary.beginning(config.start, config.clone, config.learner.net, demos, env, generator)
+    policy = adversary.beginning(
+        config.start, config.clone, config.learner.net, demos, env, generator, config.symmetric
+    )
     assert demos is not None and env is not None
     gone = torch.tensor(0.0)
     if config.absorbing:
@@ -157,7 +162,7 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
         if frozen:
             state.judge.observe(played.view, played.actions)
         _watch_ends(config, state, played, demos, env)
-        stats, imagined = _teach(config, state, demos, played, gone, frozen, generator)
+        stats, imagined = _teach(config, state, demos, env, played, gone, frozen, generator)
         rewards = rewards_of(config, state.judge, played, state.expert_gone, state.learner_gone, imagined)
         stats |= {"reward/mean": rewards.mean(), "reward/std": rewards.std()}
         if config.env_reward:
@@ -165,9 +170,11 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
             rewards = rewards + config.env_reward * played.rewards
         return rewards, stats | {"gone/expert": state.expert_gone, "gone/learner": gone}
 
-    stats = ppo.advance(config.learner, state, env, pay, generator, frozen, adapt=config.start == "fresh")
+    learnt = max(0, state.updates - config.warmup)
+    learner = adversary.settled(config.learner, learnt, config.settle)
+    stats = ppo.advance(learner, state, env, pay, generator, frozen, adapt=config.start == "fresh")
     state.updates += 1
-    adversary.follow(state.averaged, state.policy, 1 - config.average)
+    adversary.follow(state.averaged, state.policy, 1 / (1 + config.average * learnt))
     return stats
 
 
@@ -180,6 +187,7 @@ def _teach(
     config: Config,
     state: State,
     demos: Demos,
+    env: Env,
     played: Segment,
     gone: Float[Tensor, ""],
     eager: bool,
@@ -189,9 +197,10 @@ def _teach(
     fresh = adversary.side_of(played, gone, config.batch * config.judge_steps, generator)
     pool, state.replay = adversary.remembered(state.replay, fresh, config.replay)
     state.learner_gone = torch.lerp(state.learner_gone, pool.gone.mean(), RECENT if state.updates else 1.0)
+    groups = symmetries_of(env) if config.symmetric else ()
     stats = {} if state.policy.config.has_past else adversary.alignment(state.policy, fresh, generator)
     for _ in range(config.judge_steps * (EAGER if eager else 1)):
-        stats |= discriminate(config, state, demos, pool, generator)
+        stats |= discriminate(config, state, demos, pool, generator, groups)
     if state.opponents is None:
         return stats, None
     stats |= _expect(config, state, fresh, generator)
@@ -199,13 +208,14 @@ def _teach(
 
 
 def discriminate(
-    config: Config, state: State, demos: Demos, pool: Side, generator: torch.Generator
+    config: Config, state: State, demos: Demos, pool: Side, generator: torch.Generator, groups: Groups = ()
 ) -> dict[str, Tensor]:
-    """One gradient step of the discriminator on a batch of each side."""
+    """One gradient step of the discriminator on a batch of each side, each step in a symmetric world of its own."""
     judge, theirs = state.judge, demos.batch(state.position, config.batch, state.seed)
     state.position += 1
     rows = torch.randint(len(pool.gone), (config.batch,), generator=generator, device=generator.device)
     ours = tree_take(pool.steps, rows)
+    theirs, ours = (elsewhere(groups, side, generator) for side in (theirs, ours))
     expert_inputs, learner_inputs = (judge.inputs(side.view, side.actions) for side in (theirs, ours))
     expert, learner = judge.judge(expert_inputs), judge.judge(learner_inputs)
     loss = discriminator_loss(expert, learner, adversary.present(theirs), adversary.present(ours))

@@ -84,7 +84,7 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
     if env is None:
         raise ConfigError("sqil plays in the env, and there is none: give it one, or learn offline by `iq` or `bc`.")
     soft = SoftQ(config.net, demos.spec, config.mixer, generator)
-    optimizer = torch.optim.AdamW(soft.groups(), lr=config.rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(soft.groups(config.weight_decay), lr=config.rate)
     seed = int(torch.randint(2**31, (), generator=generator))
     leave = soft.observe([tree_map(lambda x: x.unsqueeze(1), part) for part in looks(demos, seed)])
     live = begin(env, soft.policy, min(config.envs, getattr(env, "copies", config.envs)), generator)

@@ -5,14 +5,20 @@ another; all that come out so are symmetries, and they are all there are (turns,
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import prod
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from understudy.core.tree import tree_map
+from understudy.core.types import MultiDiscrete, Segment, View
+
 Groups = tuple[tuple["Symmetry", ...], ...]
+WORLDS = 64  # that a batch is seen in at once: composing as many costs nothing beside learning from it
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,3 +77,119 @@ def element(groups: Groups, number: int) -> Sequence[Symmetry]:
         if which:
             taken.append(group[which - 1])
     return taken
+
+
+def symmetries_of(env: Any) -> Groups:
+    """What `env` offers; () where it offers none, or acts in several parts, of whose symmetries nothing is known."""
+    if not hasattr(env, "symmetries") or isinstance(env.spec.action, MultiDiscrete):
+        return ()
+    return env.symmetries()
+
+
+def elsewhere(groups: Groups, part: Segment, generator: torch.Generator) -> Segment:
+    """Each row of a batch in a symmetric world drawn for it, all worlds as likely; as it is where there are no groups.
+
+    A row is one step, or a run of steps: all of it is seen in one world. What agents see, may do, do and are paid is
+    there as it would have been, and labels of agents are; full states are left out. Rows whose numbers differ by a
+    multiple of `WORLDS` share a world.
+    """
+    if not groups:
+        return part
+    worlds = _drawn(groups, min(WORLDS, len(part.obs)), part.obs.device, generator)
+
+    def view(x: View) -> View:
+        return View(
+            obs=worlds.obs(x.obs),
+            legal=None if x.legal is None else worlds.moved(x.legal),
+            present=None if x.present is None else worlds.each(x.present),
+        )
+
+    agents = part.obs.dim() - 1
+    return replace(
+        part,
+        view=view(part.view),
+        actions=worlds.actions(part.actions),
+        rewards=None if part.rewards is None else worlds.each(part.rewards),
+        next_view=None if part.next_view is None else view(part.next_view),
+        labels={name: worlds.each(x) if x.dim() == agents else x for name, x in part.labels.items()},
+    )
+
+
+@dataclass(frozen=True)
+class _Worlds:
+    """Symmetries side by side, as in `Symmetry`; row r of a batch is seen in world r % worlds."""
+
+    order: Int[Tensor, "world agent"]
+    index: Int[Tensor, "world agent obs"]
+    sign: Float[Tensor, "world agent obs"]
+    moves: Int[Tensor, "world agent choice"]
+
+    def then(self, other: "_Worlds") -> "_Worlds":
+        """The `other` after these, world by world."""
+        index, sign, moves = (_rows(x, other.order) for x in (self.index, self.sign, self.moves))
+        return _Worlds(
+            order=self.order.gather(1, other.order),
+            index=index.gather(2, other.index),
+            sign=sign.gather(2, other.index) * other.sign,
+            moves=other.moves.gather(2, moves),
+        )
+
+    def obs(self, obs: Float[Tensor, "row *batch agent obs"]) -> Float[Tensor, "row *batch agent obs"]:
+        seen = self._ordered(obs)
+        return seen.gather(-1, self._of(self.index, seen)) * self._of(self.sign, seen).to(obs.dtype)
+
+    def actions(self, actions: Shaped[Tensor, "row ..."]) -> Shaped[Tensor, "row ..."]:
+        if actions.is_floating_point():
+            return self.moved(actions)
+        done = self.each(actions).unsqueeze(-1)
+        return self._of(self.moves, done, self.moves.shape[-1]).gather(-1, done).squeeze(-1)
+
+    def moved(self, x: Shaped[Tensor, "row *batch agent choice"]) -> Shaped[Tensor, "row *batch agent choice"]:
+        """What belongs to each move."""
+        done = self._ordered(x)
+        return torch.empty_like(done).scatter(-1, self._of(self.moves, done), done)
+
+    def each(self, x: Shaped[Tensor, "row *batch agent"]) -> Shaped[Tensor, "row *batch agent"]:
+        """What each agent has."""
+        return self._ordered(x.unsqueeze(-1)).squeeze(-1)
+
+    def _ordered(self, x: Shaped[Tensor, "row *batch agent feature"]) -> Shaped[Tensor, "row *batch agent feature"]:
+        return x.gather(-2, self._of(self.order.unsqueeze(-1), x))
+
+    def _of(self, table: Tensor, like: Tensor, width: int | None = None) -> Tensor:
+        """The table of each row's world, for all that the row holds."""
+        worlds = torch.arange(len(like), device=like.device) % len(table)
+        between = [1] * (like.dim() - 3)
+        mine = table[worlds].reshape(len(like), *between, *table.shape[1:])
+        return mine.expand(*like.shape[:-1], width or like.shape[-1])
+
+
+def _rows(x: Tensor, order: Int[Tensor, "world agent"]) -> Tensor:
+    """Agents' rows of a table in another order."""
+    return x.gather(1, order.unsqueeze(-1).expand_as(x))
+
+
+def _drawn(groups: Groups, worlds: int, device: torch.device, generator: torch.Generator) -> _Worlds:
+    """One of each group, or none, one after another."""
+    found = None
+    for group in groups:
+        which = torch.randint(len(group) + 1, (worlds,), generator=generator, device=generator.device).to(device)
+        one = tree_map(lambda x, which=which: x[which], _tables(group, device))
+        found = one if found is None else found.then(one)
+    assert found is not None
+    return found
+
+
+@lru_cache(maxsize=64)
+def _tables(group: tuple[Symmetry, ...], device: torch.device) -> _Worlds:
+    """The identity, then those of the group."""
+    like = group[0]
+    still = Symmetry(
+        name="as it is",
+        order=torch.arange(len(like.order)),
+        index=torch.arange(like.index.shape[-1]).expand_as(like.index),
+        sign=torch.ones_like(like.sign),
+        moves=torch.arange(like.moves.shape[-1]).expand_as(like.moves),
+    )
+    every, names = (still, *group), ("order", "index", "sign", "moves")
+    return _Worlds(*(torch.stack([getattr(one, name) for one in every]).to(device) for name in names))

@@ -1,7 +1,8 @@
 """What stands between features and a head: feed-forward, recurrent, and attention over agents.
 
 A body maps [env, time, agent, feature] and its memory to [env, time, agent, hidden] and the memory after. Memory is
-`()` where nothing is remembered; zeros are the memory of an episode's start, and it is zeroed wherever `starts`.
+`()` where nothing is remembered; zeros are the memory of an episode's start, and it is zeroed wherever `starts`. With
+`last`, a linear layer after the body, what comes out is that layer's.
 """
 
 import math
@@ -12,10 +13,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from understudy.nets.mlp import ACTIVATIONS, AgentLinear
+from understudy.nets.fused import ACTIVATIONS
+from understudy.nets.mlp import AgentLinear, through
 
 Starts = Bool[Tensor, "env time"] | None
 Present = Bool[Tensor, "env time agent"] | None
+Last = AgentLinear | None
 
 
 class Feedforward(nn.Module):
@@ -33,18 +36,23 @@ class Feedforward(nn.Module):
         super().__init__()
         widths = [inputs] + [hidden] * layers
         self.layers = nn.ModuleList(AgentLinear(a, b, groups, math.sqrt(2), generator) for a, b in pairwise(widths))
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation
         self.outputs = widths[-1]
 
     def start(self, envs: int) -> tuple[()]:
         return ()
 
     def forward(
-        self, x: Float[Tensor, "env time agent feature"], memory: tuple[()], starts: Starts, present: Present
-    ) -> tuple[Float[Tensor, "env time agent hidden"], tuple[()]]:
-        for layer in self.layers:
-            x = self.activation(layer(x))
-        return x, ()
+        self,
+        x: Float[Tensor, "env time agent feature"],
+        memory: tuple[()],
+        starts: Starts,
+        present: Present,
+        last: Last = None,
+    ) -> tuple[Float[Tensor, "env time agent output"], tuple[()]]:
+        if last is None:
+            return through(self.layers, x, self.activation, closed=True), ()
+        return through([*self.layers, last], x, self.activation), ()
 
 
 class Recurrent(nn.Module):
@@ -75,8 +83,13 @@ class Recurrent(nn.Module):
         return self.into.weight.new_zeros(envs, self.agents, self.hidden)
 
     def forward(
-        self, x: Float[Tensor, "env time agent feature"], memory: Tensor, starts: Starts, present: Present
-    ) -> tuple[Float[Tensor, "env time agent hidden"], Tensor]:
+        self,
+        x: Float[Tensor, "env time agent feature"],
+        memory: Tensor,
+        starts: Starts,
+        present: Present,
+        last: Last = None,
+    ) -> tuple[Float[Tensor, "env time agent output"], Tensor]:
         x, _ = self.before(x, (), starts, present)
         inputs = self.into(x)  # all steps in one product: only U h must wait for the step before
         keeps = None if starts is None else (~starts).to(x.dtype)[..., None, None].unbind(1)
@@ -89,7 +102,8 @@ class Recurrent(nn.Module):
             fresh = torch.tanh(torch.addcmul(fed[..., width:], reset, kept[..., width:]))
             memory = torch.lerp(fresh, memory, stay)
             seen.append(memory)
-        return torch.cat([torch.stack(seen, dim=1), x], dim=-1), memory
+        hidden = torch.cat([torch.stack(seen, dim=1), x], dim=-1)
+        return hidden if last is None else last(hidden), memory
 
 
 class AttentionOverAgents(nn.Module):
@@ -124,8 +138,13 @@ class AttentionOverAgents(nn.Module):
         return ()
 
     def forward(
-        self, x: Float[Tensor, "env time agent feature"], memory: tuple[()], starts: Starts, present: Present
-    ) -> tuple[Float[Tensor, "env time agent hidden"], tuple[()]]:
+        self,
+        x: Float[Tensor, "env time agent feature"],
+        memory: tuple[()],
+        starts: Starts,
+        present: Present,
+        last: Last = None,
+    ) -> tuple[Float[Tensor, "env time agent output"], tuple[()]]:
         x = self.activation(self.embed(x))
         mask = None
         if present is not None:
@@ -137,7 +156,7 @@ class AttentionOverAgents(nn.Module):
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
             x = x + out(mixed.transpose(-2, -3).flatten(-2))
             x = x + narrow(self.activation(wide(F.layer_norm(x, x.shape[-1:]))))
-        return x, ()
+        return x if last is None else last(x), ()
 
 
 BODIES: dict[str, type[nn.Module]] = {"mlp": Feedforward, "gru": Recurrent, "attention": AttentionOverAgents}

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from understudy.core.errors import ConfigError
 from understudy.core.types import Continuous, EnvSpec, View
 from understudy.maths.heads import action_features, one_hot
-from understudy.nets.mlp import ACTIVATIONS, AgentLinear, AgentMLP, Normaliser, sharing_groups
+from understudy.nets.fused import ACTIVATIONS
+from understudy.nets.mlp import AgentLinear, AgentMLP, Normaliser, sharing_groups
 
 STEEPEST = {"silu": 1.1}  # the slope that an activation reaches, where that is above 1
 SIGHTS = ("own", "actions", "joint", "team")

@@ -1,17 +1,16 @@
 """Layers whose weights are shared by groups of agents: all agents in one product, whoever shares with whom."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.core.types import EnvSpec
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": F.relu, "silu": F.silu}
+from understudy.nets import fused
 
 
 def sharing_groups(spec: EnvSpec, share: str) -> tuple[int, ...]:
@@ -37,7 +36,6 @@ class AgentLinear(nn.Module):
     def __init__(self, inputs: int, outputs: int, groups: tuple[int, ...], gain: float, generator: torch.Generator):
         super().__init__()
         sets = max(groups) + 1
-        self.shared = sets == 1
         self.weight = nn.Parameter(torch.empty(sets, outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(sets, outputs))
         self.register_buffer("index", torch.tensor(groups), persistent=False)
@@ -45,9 +43,20 @@ class AgentLinear(nn.Module):
             nn.init.orthogonal_(weight, gain, generator=generator)
 
     def forward(self, x: Float[Tensor, "*batch agent input"]) -> Float[Tensor, "*batch agent output"]:
-        if self.shared:
-            return F.linear(x, self.weight[0], self.bias[0])
-        return torch.einsum("...ai,aoi->...ao", x, self.weight[self.index]) + self.bias[self.index]
+        return fused.linear(x, self.weight, self.bias, self.index)
+
+
+def through(
+    layers: Sequence[AgentLinear] | nn.ModuleList,
+    x: Float[Tensor, "*batch agent input"],
+    activation: str,
+    closed: bool = False,
+) -> Float[Tensor, "*batch agent output"]:
+    """`x` through one layer after another, with the activation between them; `closed`: after the last one too."""
+    each: Any = list(layers)
+    if not each:
+        return x
+    return fused.mlp(x, [a.weight for a in each], [a.bias for a in each], activation, each[0].index, closed)
 
 
 class AgentMLP(nn.Module):
@@ -68,12 +77,10 @@ class AgentMLP(nn.Module):
         widths = [inputs] + [hidden] * layers
         self.hidden = nn.ModuleList(AgentLinear(a, b, groups, math.sqrt(2), generator) for a, b in pairwise(widths))
         self.last = AgentLinear(widths[-1], outputs, groups, gain, generator)
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation
 
     def forward(self, x: Float[Tensor, "*batch agent input"]) -> Float[Tensor, "*batch agent output"]:
-        for layer in self.hidden:
-            x = self.activation(layer(x))
-        return self.last(x)
+        return through([*self.hidden, self.last], x, self.activation)
 
 
 class Normaliser(nn.Module):

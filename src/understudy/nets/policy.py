@@ -18,7 +18,8 @@ from understudy.core.tree import tree_map
 from understudy.core.types import Continuous, EnvSpec, View, action_shape
 from understudy.maths.heads import Head, action_features, make_head, one_hot
 from understudy.nets.bodies import BODIES
-from understudy.nets.mlp import ACTIVATIONS, AgentLinear, Normaliser, sharing_groups
+from understudy.nets.fused import ACTIVATIONS
+from understudy.nets.mlp import AgentLinear, Normaliser, sharing_groups
 
 Choose = Callable[[Tensor, int | slice, Tensor | None], Tensor]
 
@@ -144,14 +145,17 @@ class AgentPolicy(nn.Module):
             before = torch.cat([memory["action"].unsqueeze(1), done[:, :-1]], dim=1)
             if starts is not None:
                 before = before * (~starts).to(done.dtype)[..., None, None]
-        hidden, memory = self._hidden(view, before, memory, starts)
+        hides = chance is not None and self.config.dropout > 0
+        each, memory = self._hidden(view, before, memory, starts, heads=not (self.config.joint or hides))
         if self.config.own_action:
             memory["action"] = done[:, -1]
         if self.config.joint:
-            hidden = [self._with_earlier(h, done, view) for h in hidden]
-        if chance is not None and self.config.dropout:
-            hidden = [drop(h, self.config.dropout, chance) for h in hidden]
-        return torch.stack([out(h) for out, h in zip(self.outs, hidden, strict=True)]), memory
+            each = [self._with_earlier(h, done, view) for h in each]
+        if chance is not None and hides:
+            each = [drop(h, self.config.dropout, chance) for h in each]
+        if self.config.joint or hides:
+            each = [out(h) for out, h in zip(self.outs, each, strict=True)]
+        return torch.stack(each), memory
 
     def entropy(
         self, params: Float[Tensor, "*batch agent param"], legal: Bool[Tensor, "*batch agent choice"] | None = None
@@ -161,17 +165,18 @@ class AgentPolicy(nn.Module):
     # --- parts ---------------------------------------------------------------------------------------------------
 
     def _hidden(
-        self, view: View, before: Tensor | None, memory: dict[str, Any], starts: Tensor | None
+        self, view: View, before: Tensor | None, memory: dict[str, Any], starts: Tensor | None, heads: bool
     ) -> tuple[list[Tensor], dict[str, Any]]:
-        """What each member's body makes of what is seen, and the memory after."""
+        """What each member's body makes of what is seen, or with `heads` its head of that; and the memory after."""
         x = self.normaliser(view.obs)
         if before is not None:
             x = torch.cat([x, before], dim=-1)
         after = dict(memory)
         if self.config.frames > 1:
             x, after["frames"] = stack_frames(x, memory["frames"], starts)
-        pairs = zip(self.bodies, memory["body"], strict=True)
-        hidden, kept = zip(*(body(x, m, starts, view.present) for body, m in pairs), strict=True)
+        parts = zip(self.bodies, memory["body"], self.outs, strict=True)
+        each = [body(x, m, starts, view.present, out if heads else None) for body, m, out in parts]
+        hidden, kept = zip(*each, strict=True)
         after["body"] = kept
         return list(hidden), after
 
@@ -198,13 +203,11 @@ class AgentPolicy(nn.Module):
         """
         one_step = tree_map(lambda x: x.unsqueeze(1), view)
         before = memory["action"].unsqueeze(1) if self.config.own_action else None
-        hidden, after = self._hidden(one_step, before, memory, None)
-        everyone = slice(None)
+        each, after = self._hidden(one_step, before, memory, None, heads=not self.config.joint)
         if self.config.joint:
-            actions = self._one_after_another(hidden, one_step, choose)
+            actions = self._one_after_another(each, one_step, choose)
         else:
-            each = torch.stack([out(h).squeeze(1) for out, h in zip(self.outs, hidden, strict=True)])
-            actions = choose(self._blended(each, view.legal), everyone, view.legal)
+            actions = choose(self._blended(torch.stack(each).squeeze(2), view.legal), slice(None), view.legal)
         if self.config.own_action:
             after["action"] = one_hot(actions, self.spec.action)
         return actions, after

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,10 +13,11 @@ from torch.func import functional_call
 from understudy.core.errors import ConfigError
 from understudy.core.random import uniform
 from understudy.core.tree import tree_map
-from understudy.core.types import Continuous, EnvSpec, Segment, View
+from understudy.core.types import Continuous, Discrete, EnvSpec, Segment, View
+from understudy.maths.heads import one_hot
 from understudy.maths.soft_q import Valued, chosen_q, soft_value
 from understudy.nets.mixers import Mixer
-from understudy.nets.mlp import AgentMLP, sharing_groups
+from understudy.nets.mlp import AgentLinear, AgentMLP, sharing_groups
 from understudy.nets.policy import AgentPolicy, NetConfig, build_policy
 
 
@@ -46,21 +48,48 @@ class SoftQ(nn.Module):
         self.policy: AgentPolicy = build_policy(net, spec, generator)
         self.mixer = Mixer(mixer, spec, generator)
 
-    def groups(self) -> list[dict[str, list[nn.Parameter]]]:
-        """Parameters for an optimizer: all that Q is made of, then actors that follow it, where they are others."""
-        mixing, acting = list(self.mixer.parameters()), list(self.policy.parameters())
-        if self.critic is None:
-            return [{"params": acting + mixing}]
-        return [{"params": list(self.critic.parameters()) + mixing}, {"params": acting}]
+    def groups(self, decay: float) -> list[dict[str, Any]]:
+        """Parameters for an optimizer: all that Q is made of, then actors that follow it, where they are others.
+
+        Of each the weights first, which decay, and then the biases, which do not: they see nothing to know by heart.
+        """
+        parts = [self.policy] if self.critic is None else [self.critic, self.policy]
+        named = [[*parts[0].named_parameters(), *self.mixer.named_parameters()]]
+        named += [[*part.named_parameters()] for part in parts[1:]]
+        return [
+            {"params": params, "weight_decay": 0.0 if bias else decay}
+            for part in named
+            for bias in (False, True)
+            if (params := [p for name, p in part if name.endswith("bias") == bias])
+        ]
 
     def observe(self, parts: Iterable[Segment]) -> Float[Tensor, "agent"]:
-        """Let demonstrations set the scale of what the networks see. Returns the mean of their `leaving`."""
-        left = []
+        """Let demonstrations set the scale of what the networks see, and where discrete moves begin.
+
+        Q begins at log of how often each move is made, whatever is seen, half a move of each kind added; V is then 0.
+        Where nothing that is seen ever changes this is the answer, and from a bias of 0 it would be 10 or more away.
+
+        Returns the mean of their `leaving`.
+        """
+        left, made = [], torch.zeros(())
         for part in parts:
             self.policy.normaliser.observe(part.obs.flatten(0, -2))
             self.mixer.observe(part.view)
             left.append(leaving(part))
+            if self.critic is None:
+                counts = _there(part).unsqueeze(-1) * one_hot(part.actions, self.spec.action)
+                made = made + counts.flatten(0, -3).sum(dim=0)
+        if self.critic is None:
+            self._begin(made)
         return torch.stack(left).mean(dim=0)
+
+    @torch.no_grad()
+    def _begin(self, made: Float[Tensor, "agent choice"]) -> None:
+        action, out = self.spec.action, self.policy.outs[0]
+        assert isinstance(out, AgentLinear) and not isinstance(action, Continuous)
+        shared = torch.full_like(out.bias, 0.5).index_add(0, out.index, made)
+        sizes = (action.choices,) if isinstance(action, Discrete) else action.choices
+        out.bias.copy_(torch.cat([(x / x.sum(dim=-1, keepdim=True)).log() for x in shared.split(sizes, dim=-1)], -1))
 
     def value(
         self, part: Segment, rest: Float[Tensor, "agent"], generator: torch.Generator, burn_in: int = 0
@@ -151,12 +180,17 @@ class SoftQ(nn.Module):
 def leaving(part: Segment) -> Float[Tensor, "agent"]:
     """In which share of its steps, by their weight, each agent left: the game was over, or the agent was gone."""
     assert part.terminated is not None and part.next_view is not None
-    there = torch.ones_like(part.obs[..., 0]) if part.view.present is None else part.view.present.to(part.obs.dtype)
-    there = there if part.valid is None else there * part.valid.unsqueeze(-1)
-    there = there if part.weight is None else there * part.weight.unsqueeze(-1)
+    there = _there(part)
     gone = part.terminated.unsqueeze(-1).expand(there.shape)
     gone = gone if part.next_view.present is None else gone | ~part.next_view.present
     return (there * gone).flatten(0, -2).sum(dim=0) / there.flatten(0, -2).sum(dim=0).clamp(min=1e-8)
+
+
+def _there(part: Segment) -> Float[Tensor, "*batch agent"]:
+    """The weight of each agent's step: 0 where it is none, or the agent is missing."""
+    there = torch.ones_like(part.obs[..., 0]) if part.view.present is None else part.view.present.to(part.obs.dtype)
+    there = there if part.valid is None else there * part.valid.unsqueeze(-1)
+    return there if part.weight is None else there * part.weight.unsqueeze(-1)
 
 
 def _moments(part: Segment) -> tuple[View, Bool[Tensor, "env moment"]]:

@@ -1,5 +1,6 @@
 """Many runs at a time, each in a process of one thread that shares nothing with the others but the disk."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -8,11 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
 from understudy.core.errors import RunError
+from understudy.core.files import to_json, write_atomically
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -42,6 +45,16 @@ def side_by_side(task: Callable[[Item], Found], items: Sequence[Item], workers: 
             if isinstance(error, BrokenProcessPool):
                 raise RunError("a process was killed, perhaps for want of memory. The same call goes on.") from None
             raise
+
+
+def kept(path: Path, asked: Any, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """The figures in `path` if they were found for the same `asked`; else those of `make(path)`, which are written."""
+    if path.exists() and (before := json.loads(path.read_text()))["asked"] == asked:
+        return before
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = {"asked": asked, **make(path)}
+    write_atomically(path, to_json(found, indent=1))
+    return found
 
 
 def _until_stopped(task: Callable[[Item], Found], item: Item) -> Found:
