@@ -26,6 +26,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
         "few-and-noisy.md",
         "regret.md",
         "formats.md",
+        "scenes/index.md",
     ],
 )
 def test_the_snippets_of_a_page_run(page, tmp_path, monkeypatch):

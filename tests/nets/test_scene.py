@@ -218,6 +218,17 @@ def test_an_agent_may_be_replaced_by_a_recording_or_by_a_player():
 
 
 @torch.no_grad()
+def test_a_player_of_symbols_is_heard_at_once_by_those_after_it():
+    net = singing()
+    net.head.score.each *= 200
+    past, noise = part(songs(64), 0, 3), net.noise(64, 1, 3, generator(2))
+    free = net.sample(past, noise).values[:, 3]
+    played = net.sample(past, noise, players={1: lambda values, present: (free[:, 1] + 1) % 5}).values[:, 3]
+    assert torch.equal(played[:, 0], free[:, 0]) and torch.equal(played[:, 1], (free[:, 1] + 1) % 5)
+    assert not torch.equal(played[:, 2], free[:, 2])
+
+
+@torch.no_grad()
 def test_scenes_side_by_side_do_not_touch_each_other():
     net, clips = moving(goals=(AIM,)), walks(missing=0.3)
     noise = net.noise(4, 5, 3, generator(2))
@@ -264,6 +275,11 @@ def test_what_cannot_be_sampled_is_refused():
         net.sample(part(clips, 0, 0), net.noise(4, 2, 3, generator(0)))
     with pytest.raises(ShapeError, match=r"aim: expected \[4, 2, 3\].*got \[4, 3\]"):
         net.sample(clips, net.noise(4, 2, 3, generator(0)), goals={"aim": torch.zeros(4, 3)})
+    with pytest.raises(ConfigError, match="aim: got 3; it is from 0 to 2"):
+        net.sample(clips, net.noise(4, 2, 3, generator(0)), goals={"aim": torch.full((4, 2, 3), 3)})
+    singer = singing(given=(BEAT,))
+    with pytest.raises(ConfigError, match="must be told `beat` of the 2 frames to come"):
+        singer.sample(songs(), singer.noise(4, 2, 3, generator(0)))
     with pytest.raises(ConfigError, match="least_std"):
         SceneNet(least_std=0.0)
     with pytest.raises(ConfigError, match="goal_dropout"):

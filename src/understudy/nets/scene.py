@@ -271,16 +271,13 @@ class CausalSceneNet(nn.Module):
             ours, theirs = noise.agents[:, n : n + 1], noise.scene[:, n : n + 1]
             ours, theirs = self._aim(h, whole, now, ours, theirs, seen.there)
             h = self._decided(h, self._told(whole, self.shape.goals, now))
-            must = None if forced is None else forced[:, n : n + 1]
+            must = _set(whole, now, None if forced is None else forced[:, n : n + 1], players or {})
             if isinstance(self.head, SymbolHead):
                 next_ = self.head.sample(h, seen.last, ours, there, must)
             else:
                 centre, scale = self._expected(seen)
                 next_ = centre + scale * self.head.sample(self.head(h, there), ours, theirs)
-                if must is not None:
-                    next_ = torch.where(must.isnan(), next_, must)
-            for agent, player in (players or {}).items():
-                next_[:, 0, agent] = player(whole.values[:, :now], whole.present[:, :now])
+                next_ = next_ if must is None else torch.where(must.isnan(), next_, must)
             whole.values[:, now : now + 1] = torch.where(_like(seen.there, next_), next_, torch.zeros_like(next_))
         return whole
 
@@ -442,11 +439,15 @@ class CausalSceneNet(nn.Module):
                     else before.long()
                 )
                 to_come = set_.get(label.name)
+                if to_come is None and known is self.shape.given:
+                    raise ConfigError(f"given: this model must be told `{label.name}` of the {frames} frames to come.")
                 to_come = before.new_full(shape, -1) if to_come is None else to_come.long()
                 if to_come.shape != shape:
                     raise ShapeError(
                         f"{label.name}: expected {list(shape)} over the frames to come, got {list(to_come.shape)}."
                     )
+                if int(to_come.max()) >= label.classes:
+                    raise ConfigError(f"{label.name}: got {int(to_come.max())}; it is from 0 to {label.classes - 1}.")
                 labels[label.name] = torch.cat([before, to_come], dim=1)
         return Sampled(values, present, labels, past.slots, past.start)
 
@@ -464,6 +465,17 @@ def relations(
     return torch.cat(
         [offset / reach / (1 + far), torch.log1p(far), moving, same.unsqueeze(-1).to(far.dtype).expand_as(far)], dim=-1
     )
+
+
+def _set(whole: Sampled, now: int, forced: Tensor | None, players: Mapping[int, Player]) -> Tensor | None:
+    """What is set of frame `now`, [scene, 1, agent, ...]; nan, or -1 of symbols, where nothing is."""
+    if not players:
+        return forced
+    here = whole.values[:, now : now + 1]
+    must = torch.full_like(here, torch.nan if here.is_floating_point() else -1) if forced is None else forced.clone()
+    for agent, player in players.items():
+        must[:, 0, agent] = player(whole.values[:, :now], whole.present[:, :now])
+    return must
 
 
 def _latest(seen: _Seen) -> _Seen:
