@@ -38,6 +38,25 @@ def test_from_tracks_to_steered_samples(tracks, tmp_path, capsys):
     assert not torch.equal(free.values, steered.values)
 
 
+def test_gaps_are_filled_and_the_rest_stays(tracks, tmp_path, capsys):
+    whole = TrackSet.load(tracks)
+    present = torch.ones(6, 14, 2, dtype=torch.bool)
+    present[:, 3:6, 1] = False
+    gappy = TrackSet.stacked(whole.spec, whole.values.unflatten(0, (6, 14)), present)
+    gappy.save(tmp_path / "gappy")
+    small = ["--net.trunk.hidden", "8", "--net.trunk.heads", "2", "--net.trunk.layers", "1", "--length", "7"]
+    run, out = str(tmp_path / "run"), tmp_path / "filled"
+    words = ["scene", "train", str(tracks), run, "--masked", "--updates", "1", "--run.no-show", *small]
+    assert main(words) == 0
+    assert main(["scene", "impute", run, str(tmp_path / "gappy"), str(out)]) == 0
+    assert "12 clips; 18 places filled in beside 150 recorded" in capsys.readouterr().out
+    made = TrackSet.load(out)
+    assert made.present.all()
+    known = present.flatten(0, 1)
+    torch.testing.assert_close(made.values[known], gappy.values[known])
+    assert (made.values[~known] != 0).all()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -55,4 +74,4 @@ def test_what_cannot_be_done_is_refused_in_a_line(words, said, capsys):
 def test_help_lists_the_commands(capsys):
     assert main(["scene"]) == 0
     told = capsys.readouterr().out
-    assert all(f"  {name} " in told for name in ("train", "score", "sample", "steer"))
+    assert all(f"  {name} " in told for name in ("train", "score", "sample", "steer", "impute"))

@@ -32,7 +32,7 @@ ROOMS = {  # room -> rooms it may import, besides itself
     "bench_cooks": LIBRARY | {"recordings", "cooking", "api"},
     "bench_imitation": {"core", "maths", "nets", "rollout", "evaluation", "runs", "api"},
     "bench_methods": {"core", "envs", "evaluation", "api", "comparing"},
-    "bench_scenes": {"core", "maths", "demos", "algorithms", "evaluation", "runs", "scenes"},
+    "bench_scenes": {"core", "maths", "demos", "nets", "algorithms", "evaluation", "runs", "scenes"},
     "bench_regret": {"core", "maths", "evaluation", "runs", "api"},
     "bench_sensitivity": {"core", "maths", "evaluation", "rollout", "runs", "api"},
     "cli": (LIBRARY - {"algorithms"}) | {"recordings", "api", "bench", "comparing", "quickstart", "trust", "cli_scene"},

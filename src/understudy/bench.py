@@ -134,6 +134,7 @@ BENCHMARKS: Mapping[str, Callable[[Path, int, int, float | None], Report]] = {
     "navigation": navigation,
     "pedestrians": bench_scenes.pedestrians,
     "regret": bench_regret.regret,
+    "scene-speed": bench_scenes.speed,
     "sensitivity": bench_sensitivity.sensitivity,
 }
 

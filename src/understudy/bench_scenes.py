@@ -1,19 +1,22 @@
-"""Benchmarks of models of whole scenes: `understudy bench chorales`, `understudy bench pedestrians`.
+"""Benchmarks of models of whole scenes: `understudy bench chorales`, `pedestrians` and `scene-speed`.
 
 Recordings that may not be shipped are read from the benchmark's folder: what is missing is said.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from understudy import scenes
-from understudy.algorithms.scene_baselines import Straight
+from understudy.algorithms import scene
+from understudy.algorithms.scene import scene_loss
+from understudy.algorithms.scene_baselines import Counts, Straight
 from understudy.core.errors import DemosError
 from understudy.core.random import generator, split_seed
 from understudy.demos.formats.chorales import read_chorales
@@ -21,10 +24,13 @@ from understudy.demos.formats.sgan import read_sgan
 from understudy.demos.tracks import Clips, Tracks, TrackSet, TrackSpec
 from understudy.evaluation.report import Cell, Report, Table
 from understudy.evaluation.scenes import displacement_errors, likelihood, parallels, voice_crossings
-from understudy.maths.stats import over_seeds
+from understudy.maths.stats import Estimate, over_seeds
+from understudy.nets.scene import CausalSceneNet, Noise, SceneNet, SceneShape
+from understudy.nets.trunk import TrunkConfig
 from understudy.runs.loop import Habits
 from understudy.runs.many import side_by_side
 
+Made = TypeVar("Made")
 CHORALES = "Jsb16thSeparated.json"
 GRIDS = {"quarter": 4, "sixteenth": 1}  # sixteenths from one frame to the next
 SHIFT = 6  # semitones up and down that pieces are transposed by: all keys
@@ -56,6 +62,8 @@ def chorales(folder: Path, seeds: int, workers: int, minutes: float | None) -> R
         rows.append([grid, *figures, f"{each[0]['frames']:,}", f"{seconds / 60:.1f}"])
         people = each[0]["people"]
         rows.append([f"{grid}: Bach", "", "", people["crossings"], people["parallels"], "", ""])
+        for who, one in _counted(chorale_parts(folder, grid)).items():
+            rows.append([f"{grid}: {who}", one["valid"], one["test"], "", "", "", ""])
     caption = (
         f"Mean over all frames of the pieces of -log p of the four voices given all before, {seeds} seeds. Crossings: "
         f"share of frames; parallels: fifths and octaves in a hundred frames; of 64 pieces of {FRAMES} frames sampled "
@@ -94,6 +102,16 @@ def _sing_on(grid: str, seed: int, folder: Path, minutes: float | None) -> dict[
         "seconds": learned.seconds,
         **_rules(made.values),
         "people": _rules(people),
+    }
+
+
+def _counted(parts: Mapping[str, TrackSet]) -> dict[str, dict[str, Estimate]]:
+    """What counting gives: each voice after its own last note, and told one other voice of the frame as well."""
+    ways = {"counted": None, "counted, told a voice": (0, 0, 3, 0)}  # S; A after S; T after B; B after S
+    made = {who: Counts.fit(parts["train"], others) for who, others in ways.items()}
+    return {
+        who: {part: likelihood(model, parts[part], generator(0, "intervals")).per_frame for part in ("valid", "test")}
+        for who, model in made.items()
     }
 
 
@@ -233,3 +251,55 @@ def pedestrian_parts(folder: Path, held_out: str) -> tuple[TrackSet, TrackSet]:
         if not path.name.startswith(files)
     ]
     return read_sgan(others), read_sgan([folder / "all" / f"{name}.txt" for name in files])
+
+
+VOICES, SYMBOLS, LONG, SHORT = 4, 47, 200, 50  # of scenes that nobody sang, frames of a long and of a short one
+
+
+def speed(folder: Path, seeds: int, workers: int, minutes: float | None) -> Report:
+    """Seconds of processor time, on one core, of a fresh model of four voices: sampling and a gradient step."""
+    trunk = TrunkConfig(hidden=64, layers=2, window=LONG)
+    shape = SceneShape(0, SYMBOLS, tuple(range(VOICES)), (0,) * VOICES)
+    net = CausalSceneNet(SceneNet(trunk), shape, generator(0, "speed"))
+    few, many = 8, 256
+    noise = net.noise(few, LONG, VOICES, generator(0, "long"))
+    remembered, made = _seconds(lambda: net.sample(_silence(few), noise))
+    forgetful = 0.0
+    for t in range(0, LONG, 5):  # every fifth frame stands for its neighbours
+        past = Clips(made.values[:, :t], made.present[:, :t])
+        now = Noise(noise.agents[:, t : t + 1], noise.scene[:, t : t + 1])
+        taken, again = _seconds(lambda past=past, now=now: net.sample(past, now))
+        assert torch.equal(again.values[:, t], made.values[:, t])
+        forgetful += 5 * taken
+    short = net.noise(many, SHORT, VOICES, generator(0, "short"))
+    wide, _ = _seconds(lambda: net.sample(_silence(many), short))
+    symbols = torch.randint(SYMBOLS, (16, 64, VOICES), generator=generator(0, "symbols"))
+    clips = Clips(symbols, torch.ones_like(symbols, dtype=torch.bool))
+    learning, _ = _seconds(lambda: scene_loss(net, clips, scene.Config(), generator(0, "dropout")).backward())
+    rows: list[list[Cell]] = [
+        [f"{LONG} frames of {few} scenes, from a memory", f"{remembered:.2f} s", ""],
+        ["the same, reading the past again for each frame", f"{forgetful:.2f} s", f"{forgetful / remembered:.1f} x"],
+        [f"{SHORT} frames of {many} scenes", f"{wide:.2f} s", f"{many * SHORT / wide:,.0f} frames/s"],
+        [
+            "loss and gradient of 16 clips of 64 frames",
+            f"{learning:.2f} s",
+            f"{symbols.numel() / learning:,.0f} symbols/s",
+        ],
+    ]
+    caption = f"Hidden 64, 2 layers, {VOICES} voices, {SYMBOLS} symbols."
+    return Report(
+        "How fast scenes are sampled and learnt",
+        tables=[Table(["what", "processor time", ""], rows, caption)],
+        provenance={"command": "understudy bench scene-speed", "torch": torch.__version__},
+    )
+
+
+def _seconds(work: Callable[[], Made]) -> tuple[float, Made]:
+    began = time.process_time()
+    made = work()
+    return time.process_time() - began, made
+
+
+def _silence(scenes: int) -> Clips:
+    shape = (scenes, 0, VOICES)
+    return Clips(torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool))

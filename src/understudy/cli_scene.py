@@ -1,4 +1,4 @@
-"""`understudy scene train | score | sample | steer`: models of whole scenes from the command line."""
+"""`understudy scene train | score | sample | steer | impute`: models of whole scenes from the command line."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ COMMANDS: dict[str, str] = {
     "train": "learn how scenes go on, from tracks; the same command resumes",
     "score": "how likely recorded tracks are under a model",
     "sample": "what may come after the beginnings of recorded tracks",
+    "impute": "fill in where agents that appear were not seen",
     "steer": "the same with goals set, beside the same chance without them",
 }
 
@@ -25,7 +26,13 @@ def scene(words: list[str]) -> None:
         return
     if words[0] not in COMMANDS:
         raise ConfigError(f"scene: unknown command `{words[0]}`.{nearest(words[0], COMMANDS)}")
-    doing: dict[str, Callable[[list[str]], None]] = {"train": train, "score": score, "sample": sample, "steer": steer}
+    doing: dict[str, Callable[[list[str]], None]] = {
+        "train": train,
+        "score": score,
+        "sample": sample,
+        "steer": steer,
+        "impute": impute,
+    }
     doing[words[0]](words[1:])
 
 
@@ -42,10 +49,11 @@ def train(words: list[str]) -> None:
 
     @dataclass(frozen=True)
     class Train:
-        """Learn a causal model of whole scenes from tracks."""
+        """Learn a model of whole scenes from tracks: how they go on, or with --masked what is hidden of them."""
 
         tracks: Path  # folder of tracks, as `TrackSet.save` writes it
         folder: Path  # where the run and the model are kept; the same command resumes
+        masked: tyro.conf.FlagCreatePairsOff[bool] = False  # for `scene impute`, not for the others
         config: Path | None = None  # a .toml or .json file with settings; flags overrule it
         updates: int | None = None  # stop after so many
         minutes: float | None = None  # stop after so many
@@ -56,7 +64,7 @@ def train(words: list[str]) -> None:
         )
 
     given = _parse(Train, words, "scene train")
-    made = scenes.train(
+    made = (scenes.train_masked if given.masked else scenes.train)(
         TrackSet.load(given.tracks),
         given.settings,
         updates=given.updates,
@@ -121,6 +129,31 @@ def steer(words: list[str]) -> None:
     if not given.goal:
         raise ConfigError("scene steer: say which goal, such as --goal direction=2. Without one it is `scene sample`.")
     print(_sampled(given, {"free": {}, "steered": _pairs(given.goal)}))
+
+
+@dataclass(frozen=True)
+class Impute:
+    """Fill in, in clips of the length that was learnt, whoever appears in a clip and was not seen in all of it."""
+
+    folder: Path  # of a run with --masked
+    tracks: Path  # folder of tracks with gaps
+    out: Path  # a new folder for the clips
+    steps: int = 8  # through the net
+    seed: int = 0
+
+
+def impute(words: list[str]) -> None:
+    given = _parse(Impute, words, "scene impute")
+    from understudy import scenes
+    from understudy.demos.tracks import TrackSet
+
+    learned, tracks = scenes.load_masked(given.folder), TrackSet.load(given.tracks)
+    scenes.fit(learned, tracks)
+    clips = tracks.clips(learned.net.length)
+    made = scenes.fill(learned, clips, seed=given.seed, steps=given.steps)
+    scenes.as_tracks(learned, made).save(given.out)
+    hidden, shown = int((made.present & ~clips.present).sum()), int(clips.present.sum())
+    print(f"{given.out}: {len(made):,} clips; {hidden:,} places filled in beside {shown:,} recorded")
 
 
 def _sampled(given: Any, ways: dict[str, dict[str, int]]) -> str:

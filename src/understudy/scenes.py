@@ -9,35 +9,38 @@ What is sampled with one seed shares its chance, frame by frame: two samples tha
 agent, differ by what follows from it.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Generic, TypeVar
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
-from understudy.algorithms import scene
+from understudy.algorithms import masked_scene, scene
 from understudy.core import config as settings
 from understudy.core.errors import ConfigError, DemosError
 from understudy.core.random import generator
 from understudy.core.tree import tree_map
 from understudy.demos.tracks import Clips, TrackSet, TrackSpec
 from understudy.evaluation.scenes import Nats, likelihood
+from understudy.nets.masked_scene import MaskedSceneNet
 from understudy.nets.saved import load_net, save_net
 from understudy.nets.scene import CausalSceneNet, Noise, Player, SceneNet, SceneShape
 from understudy.runs import loop
 from understudy.runs.log import Row
 from understudy.runs.loop import Budget, Habits
 
-NAME = "scene"  # of the files beside a run
+Net = TypeVar("Net", CausalSceneNet, MaskedSceneNet)
 
 
 @dataclass
-class Learned:
+class Learned(Generic[Net]):
     """A model of scenes, and what the scenes are that it learnt from."""
 
-    net: CausalSceneNet
+    net: Net
     spec: TrackSpec
     metrics: list[Row] = field(default_factory=list, repr=False)
     updates: int = 0
@@ -45,6 +48,7 @@ class Learned:
 
 
 _HABITS = Habits()
+CAUSAL, MASKED = "scene", "masked_scene"  # names of the files beside a run
 
 
 def train(
@@ -56,7 +60,7 @@ def train(
     folder: Path | str | None = None,
     seed: int = 0,
     habits: Habits = _HABITS,
-) -> Learned:
+) -> Learned[CausalSceneNet]:
     """Learn a causal model of scenes. The same call resumes where `folder` holds a run.
 
     Args:
@@ -67,51 +71,94 @@ def train(
     Raises:
         DemosError, ConfigError: recordings or settings that do not fit. RunError: the folder holds another run.
     """
+    return _trained(scene, tracks, config, Budget(updates, minutes), folder, seed, habits)
+
+
+def train_masked(
+    tracks: TrackSet,
+    config: scene.Config | Mapping[str, Any] | None = None,
+    *,
+    updates: int | None = None,
+    minutes: float | None = None,
+    folder: Path | str | None = None,
+    seed: int = 0,
+    habits: Habits = _HABITS,
+) -> Learned[MaskedSceneNet]:
+    """Learn to fill in what is hidden; see `train`, whose arguments and errors these are."""
+    return _trained(masked_scene, tracks, config, Budget(updates, minutes), folder, seed, habits)
+
+
+def _trained(
+    algorithm: ModuleType,
+    tracks: TrackSet,
+    config: scene.Config | Mapping[str, Any] | None,
+    budget: Budget,
+    folder: Path | str | None,
+    seed: int,
+    habits: Habits,
+) -> Learned[Any]:
+    name = algorithm.__name__.rpartition(".")[2]
     if not isinstance(config, scene.Config):
-        config = settings.from_dict(scene.Config, config or {}, NAME)
+        config = settings.from_dict(scene.Config, config or {}, name)
     try:
         run = loop.run(
-            scene, config, tracks, None,
-            name=NAME, folder=folder, budget=Budget(updates, minutes), seed=seed, habits=habits,
-        )  # fmt: skip
+            algorithm, config, tracks, None, name=name, folder=folder, budget=budget, seed=seed, habits=habits
+        )
     except loop.Interrupted as stopped:
         if folder is not None:
-            save(Learned(scene.result(stopped.state), tracks.spec), folder)
+            save(Learned(algorithm.result(stopped.state), tracks.spec), folder)
         raise
-    learned = Learned(scene.result(run.state), tracks.spec, run.metrics, run.updates, run.seconds)
+    learned = Learned(algorithm.result(run.state), tracks.spec, run.metrics, run.updates, run.seconds)
     if folder is not None:
         save(learned, folder)
     return learned
 
 
-def save(learned: Learned, folder: Path | str) -> None:
+def save(learned: Learned[Any], folder: Path | str) -> None:
     """Write the model into `folder`, in the place of one that is there."""
     net = learned.net
     told = {"net": net.config, "shape": net.shape, "tracks": learned.spec.to_json()}
-    save_net(net, folder, NAME, settings.to_dict(told))
+    if isinstance(net, MaskedSceneNet):
+        save_net(net, folder, MASKED, settings.to_dict(told | {"length": net.length}))
+    else:
+        save_net(net, folder, CAUSAL, settings.to_dict(told))
 
 
-def load(folder: Path | str) -> Learned:
-    """The model in `folder`. Raises RunError: there is none, it is damaged, or of a newer format."""
+def load(folder: Path | str) -> Learned[CausalSceneNet]:
+    """The causal model in `folder`. Raises RunError: there is none, it is damaged, or of a newer format."""
+    return _loaded(folder, CAUSAL, lambda net, shape, told: CausalSceneNet(net, shape, _replaced()))
+
+
+def load_masked(folder: Path | str) -> Learned[MaskedSceneNet]:
+    """The model in `folder` that fills in. Raises RunError as `load`."""
+    return _loaded(
+        folder, MASKED, lambda net, shape, told: MaskedSceneNet(net, shape, int(told["length"]), _replaced())
+    )
+
+
+def _loaded(folder: Path | str, name: str, make: Callable[[SceneNet, SceneShape, dict[str, Any]], Any]) -> Learned[Any]:
     specs = []
 
-    def make(told: dict[str, Any], path: str) -> CausalSceneNet:
+    def made(told: dict[str, Any], path: str) -> Any:
         specs.append(TrackSpec.from_json(told["tracks"]))
         net = settings.from_dict(SceneNet, told["net"], path)
-        shape = settings.from_dict(SceneShape, told["shape"], path)
-        return CausalSceneNet(net, shape, generator(0, "weights that are replaced"))
+        return make(net, settings.from_dict(SceneShape, told["shape"], path), told)
 
-    return Learned(load_net(folder, NAME, make), specs[0])
+    return Learned(load_net(folder, name, made), specs[0])
 
 
-def score(learned: Learned, tracks: TrackSet, seed: int = 0, agents: int | None = None) -> Nats:
+def _replaced() -> torch.Generator:
+    return generator(0, "weights that are replaced")
+
+
+def score(learned: Learned[CausalSceneNet], tracks: TrackSet, seed: int = 0, agents: int | None = None) -> Nats:
     """How likely recordings are, in nats: see `evaluation.scenes.likelihood`."""
     fit(learned, tracks)
     return likelihood(learned.net, tracks, generator(seed, "intervals"), agents=agents)
 
 
 def sample(
-    learned: Learned,
+    learned: Learned[CausalSceneNet],
     past: Clips,
     frames: int,
     *,
@@ -150,7 +197,30 @@ def sample(
     return Clips(made.values, made.present, made.labels, made.slots, past.recording, made.start)
 
 
-def nothing(learned: Learned, scenes: int) -> Clips:
+def fill(
+    learned: Learned[MaskedSceneNet],
+    clips: Clips,
+    known: Bool[Tensor, "scene time agent"] | None = None,
+    *,
+    seed: int = 0,
+    steps: int = 8,
+) -> Clips:
+    """The clips with what is not known drawn, given what is.
+
+    Args:
+        known: who is known when; who is present besides is filled in. None: those who are present are known, and
+            whoever appears in a clip is there in all of it.
+        steps: of `MaskedSceneNet.fill`.
+    """
+    if known is None:
+        known = clips.present
+        clips = replace(clips, present=known.any(dim=1, keepdim=True).expand_as(known))
+    scenes, frames, agents = known.shape
+    noise = learned.net.noise(scenes, frames, agents, generator(seed, "fill"))
+    return replace(clips, values=learned.net.fill(clips, known, noise, steps))
+
+
+def nothing(learned: Learned[CausalSceneNet], scenes: int) -> Clips:
     """The past of scenes that have not begun: symbols may be sampled from it."""
     if not learned.spec.symbols:
         raise DemosError("nothing: scenes of positions begin at recorded ones. Cut clips: `tracks.clips(1)`.")
@@ -158,7 +228,9 @@ def nothing(learned: Learned, scenes: int) -> Clips:
     return Clips(torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool))
 
 
-def beginnings(learned: Learned, tracks: TrackSet, past: int, frames: int) -> tuple[Clips, dict[str, Tensor]]:
+def beginnings(
+    learned: Learned[CausalSceneNet], tracks: TrackSet, past: int, frames: int
+) -> tuple[Clips, dict[str, Tensor]]:
     """The first `past` frames of each recording, and the labels that are given of the `frames` after them.
 
     Recordings that are too short for the past are left out, or, where the model is given labels, for both.
@@ -178,13 +250,19 @@ def beginnings(learned: Learned, tracks: TrackSet, past: int, frames: int) -> tu
     return begun, {label.name: clips.labels[label.name][:, past:] for label in learned.net.shape.given}
 
 
-def as_tracks(learned: Learned, scenes: Clips) -> TrackSet:
+def as_tracks(learned: Learned[Any], scenes: Clips) -> TrackSet:
     """Sampled scenes as a set of recordings, whose labels are the goals that were after."""
     return TrackSet.stacked(learned.spec, scenes.values, scenes.present, scenes.labels)
 
 
 def wish(
-    learned: Learned, past: Clips, frames: int, goal: str, value: int, agents: Any = None, begin: int = 0
+    learned: Learned[CausalSceneNet],
+    past: Clips,
+    frames: int,
+    goal: str,
+    value: int,
+    agents: Any = None,
+    begin: int = 0,
 ) -> Tensor:
     """A goal over the frames to come: `value` for `agents` from frame `begin` of them on, else left to the model (-1).
 
@@ -200,11 +278,11 @@ def wish(
     if agents is not None and not label.of_agents:
         raise ConfigError(f"{goal}: it is a goal of the whole scene, so it is set for all agents.")
     wanted = torch.full((len(past), frames, past.values.shape[2]), -1)
-    wanted[:, begin:, slice(None) if agents is None else agents] = value
+    wanted[:, begin:, slice(None) if agents is None else list(agents)] = value
     return wanted if label.of_agents else wanted[..., 0]
 
 
-def fit(learned: Learned, tracks: TrackSet) -> None:
+def fit(learned: Learned[Any], tracks: TrackSet) -> None:
     """Raises DemosError where these are not scenes as the model learnt from."""
     told_apart = ("agents",) if len(learned.net.shape.kinds) > 1 else ()
     for name in (*told_apart, "dims", "symbols", "dt", "unit", "alphabet"):

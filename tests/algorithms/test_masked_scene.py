@@ -23,7 +23,7 @@ def mirrored(recordings, seed):
 
 
 def learn(tracks, **settings):
-    config = masked_scene.Config(scene.Config(**{"net": NET, "length": 12, "batch": 32, **settings}))
+    config = scene.Config(**{"net": NET, "length": 12, "batch": 32, **settings})
     state, chance = masked_scene.init(config, tracks, None, generator(0)), generator(1)
     while not masked_scene.finished(config, state):
         masked_scene.update(config, state, tracks, None, chance)
@@ -67,7 +67,7 @@ def test_hidden_symbols_are_found_from_those_they_repeat():
 
 
 def test_a_run_broken_and_resumed_ends_with_the_same_weights(tmp_path):
-    config = masked_scene.Config(scene.Config(net=NET, length=8, batch=4, steps=2, limit=100))
+    config = scene.Config(net=NET, length=8, batch=4, steps=2, limit=100)
     habits = loop.Habits(show=False, log_every=1)
     whole = loop.run(masked_scene, config, mirrored(8, 0), budget=loop.Budget(5), habits=habits)
     loop.run(masked_scene, config, mirrored(8, 0), budget=loop.Budget(2), habits=habits, folder=tmp_path)
@@ -78,4 +78,4 @@ def test_a_run_broken_and_resumed_ends_with_the_same_weights(tmp_path):
 
 def test_goals_are_refused():
     with pytest.raises(ConfigError, match="a masked model has none"):
-        masked_scene.Config(scene.Config(goals=("aim",)))
+        masked_scene.init(scene.Config(goals=("aim",)), mirrored(4, 0), None, generator(0))

@@ -6,10 +6,11 @@ for positions, by the likelihood of hidden symbols. Missing agents, gaps, way-po
 thing: say what is known, and fill in the rest.
 
 Source: hiding agents and times by one mask, and learning all uses at once: Xu et al. 2024, arXiv:2405.17680 (UniTraj);
-Uria et al. 2014, arXiv:1310.1757 for symbols. Training (averages, schedule, what is held out) is that of `scene`.
+Uria et al. 2014, arXiv:1310.1757 for symbols. Settings and training (averages, schedule, what is held out) are those of
+`scene`.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from understudy.algorithms import scene
+from understudy.algorithms.scene import Config
 from understudy.core.errors import ConfigError
 from understudy.demos.tracks import Clips, TrackSet
 from understudy.nets.masked_scene import MaskedSceneNet
@@ -25,36 +27,34 @@ State = scene.State[MaskedSceneNet]
 WAYS = 4
 
 
-@dataclass(frozen=True)
-class Config:
-    learning: scene.Config = field(default_factory=scene.Config)  # its net's heads and goals are not used
-
-    def __post_init__(self) -> None:
-        if self.learning.goals:
-            raise ConfigError("goals: a masked model has none. Name them as given, or set way-points as known.")
-
-
 def init(config: Config, tracks: TrackSet | None, env: Any, generator: torch.Generator) -> State:
-    """A fresh model with the scales of the recordings. `env` is not used. Raises DemosError as `scene.init`."""
-    tracks, learning = scene.recorded(tracks), config.learning
-    trunk = replace(learning.net.trunk, window=learning.length)  # all times of a clip see each other
-    net = replace(learning.net, trunk=trunk)
-    model = MaskedSceneNet(net, scene.shape_of(tracks, learning), learning.length, generator)
-    clips = tracks.batch(0, 256, 0, learning.length, learning.agents)
+    """A fresh model with the scales of the recordings. `env` is not used, nor are the heads that `config.net` sets.
+
+    Raises:
+        DemosError: as `scene.init`. ConfigError: goals are named.
+    """
+    if config.goals:
+        raise ConfigError("goals: a masked model has none. Name them as given, or set way-points as known.")
+    tracks = scene.recorded(tracks)
+    net = replace(
+        config.net, trunk=replace(config.net.trunk, window=config.length)
+    )  # all times of a clip see each other
+    model = MaskedSceneNet(net, scene.shape_of(tracks, config), config.length, generator)
+    clips = tracks.batch(0, 256, 0, config.length, config.agents)
     model.fit(clips, hidden_by_chance(clips.present, generator))
-    return scene.begun(model, learning, generator)
+    return scene.begun(model, config, generator)
 
 
 def update(
     config: Config, state: State, tracks: TrackSet, env: Any, generator: torch.Generator
 ) -> dict[str, Float[Tensor, ""]]:
     """`steps` gradient steps, then a look at what is held out if a whole pass went by since the last."""
-    return scene.advance(config.learning, state, tracks, generator, fill_loss)
+    return scene.advance(config, state, tracks, generator, fill_loss)
 
 
 def finished(config: Config, state: State) -> bool:
     """The limit is reached."""
-    return scene.finished(config.learning, state)
+    return scene.finished(config, state)
 
 
 def result(state: State) -> MaskedSceneNet:
@@ -62,9 +62,7 @@ def result(state: State) -> MaskedSceneNet:
     return scene.result(state)
 
 
-def fill_loss(
-    model: MaskedSceneNet, clips: Clips, config: scene.Config, chance: torch.Generator | None
-) -> Float[Tensor, ""]:
+def fill_loss(model: MaskedSceneNet, clips: Clips, config: Config, chance: torch.Generator | None) -> Float[Tensor, ""]:
     """The model's loss where a mask drawn by chance hides; None: by one that is always the same, for held out clips."""
     chance = torch.Generator(device=clips.present.device).manual_seed(0) if chance is None else chance
     return model.loss(clips, hidden_by_chance(clips.present, chance), chance)
