@@ -12,6 +12,7 @@ from understudy import api, cli
 from understudy.core import config as settings
 from understudy.core.errors import ConfigError, RunError
 from understudy.demos.demos import Demos
+from understudy.nets import fused
 from understudy.runs.log import read_lines
 
 QUICK = ["--held-out", 0, "--run.threads", 1]
@@ -127,7 +128,7 @@ def test_the_policy_of_a_run_is_asked_where_its_folder_is_named(run, recorded, t
     code, said = run("train", "dagger", tmp_path / "run", *words, "--expert", tmp_path / "asked")
     assert code == 0 and "1 updates" in said
     known = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert known["env"]["expert"].startswith("policy ")
+    assert known["env"]["expert"].startswith("policy ") and known["about"]["fused"] == fused.status()
     code, said = run("train", "dagger", tmp_path / "run", *words, "--resume")
     assert code == 2 and "env.expert" in said, "the env's own expert is somebody else"
     code, said = run("train", "bc", tmp_path / "other", *words[:4], "--expert", tmp_path / "asked")

@@ -1,6 +1,7 @@
 """Methods side by side: every combination is run once, resumed, and measured against what is known."""
 
 import json
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from understudy.algorithms import bc
 from understudy.comparing import Plan, compare, mislabelled
 from understudy.core.errors import ConfigError, EnvError, RunError
 from understudy.core.random import generator
+from understudy.core.types import Discrete, EnvSpec
 from understudy.demos import Demos, Episode
 from understudy.envs import tabular
-from understudy.rollout import Uniform, play
+from understudy.nets import NetConfig, build_policy
+from understudy.rollout import Scripted, Uniform, play
 
 QUICK = {"bc": {"batch": 64, "limit": 60, "rate": 0.05, "net": {"layers": 0}}}
 
@@ -96,7 +99,7 @@ def scores(env, policy, expert, episodes=300):
     given = comparing._Recorded(env, expert, 0)
     scene = comparing._Scene(env, given, None, shown, expert, {})
     per_team = [comparing._team(policy, scene, episodes, team) for team in dict.fromkeys(env.spec.teams)]
-    return [found and found[0] for found in per_team], scene
+    return [found and found.score for found in per_team], scene
 
 
 def test_in_competition_the_expert_scores_one_and_chance_zero_against_the_expert():
@@ -194,3 +197,89 @@ def test_a_trial_on_disk_is_plain_json(tmp_path):
     compare(env, demos, Plan(("bc",), (2,), seeds=1, episodes=20, settings=QUICK), tmp_path)
     kept = json.loads((tmp_path / "bc-2-0-0" / "trial.json").read_text())
     assert kept["trial"]["method"] == "bc" and kept["asked"]["episodes"] == 20
+
+
+# ---- starts, and teams of other sizes
+
+
+@dataclass(frozen=True)
+class Doors:
+    """One of four doors is marked at the start; each agent who names it is paid 1 a step. All see which one it is."""
+
+    agents: int = 2
+    told: bool = False  # whether one sees how many they are: then obs grow
+
+    @property
+    def spec(self):
+        wide = 4 + self.agents * self.told
+        return EnvSpec(self.agents, wide, Discrete(4), horizon=3, reset_noise=1, title="doors")
+
+    def reset(self, noise):
+        return (4 * noise[:, 0]).long()
+
+    def observe(self, state):
+        seen = torch.nn.functional.one_hot(state, 4).float().unsqueeze(1).expand(-1, self.agents, -1)
+        return torch.cat([seen, torch.ones(len(state), self.agents, self.agents * self.told)], dim=-1)
+
+    def step(self, state, actions, noise):
+        return state, (actions == state.unsqueeze(-1)).float(), torch.zeros_like(state, dtype=torch.bool)
+
+
+def name_it(env, view, noise):
+    return view.obs[..., :4].argmax(-1)
+
+
+def name_two(env, view, noise):
+    """Knows the first two doors, and calls the others 0."""
+    right = name_it(env, view, noise)
+    return torch.where(right < 2, right, 0)
+
+
+def test_who_knows_only_the_starts_it_was_shown_scores_one_there_and_less_elsewhere():
+    env, expert = Doors(), Scripted(Doors(), name_it)
+    recorded = api.record(env, expert, episodes=40)
+    shown = recorded.select([k for k, e in enumerate(recorded) if int(e.obs[0, 0].argmax()) < 2])
+    scene = comparing._Scene(env, comparing._Given(shown), None, play(env, expert, 400, generator(0)), expert, {})
+    found = comparing._team(Scripted(env, name_two), scene, 400, "team", shown)
+    assert found.seen == pytest.approx(1.0, abs=1e-6)
+    assert found.score == pytest.approx(1 / 3, abs=0.08)  # half of the returns, of which random play has a quarter
+    assert torch.equal(comparing._begun(env, shown)[:, 0].mul(4).long(), shown.padded().obs[:, 0, 0].argmax(-1))
+
+
+def test_where_the_starts_are_not_known_it_says_why():
+    env, expert = Doors(), Scripted(Doors(), name_it)
+    recorded = api.record(env, expert, episodes=6)
+    untold = Demos.from_episodes(env.spec, [replace(e, info={}) for e in recorded])
+    moved = Demos.from_episodes(env.spec, [replace(e, obs=e.obs.roll(1, -1)) for e in recorded])
+    alike = api.make_env("kitchen:cramped_room", horizon=4)
+    for where, demos, why in (
+        (env, untold, "do not tell how they began"),
+        (env, moved, "begins otherwise"),
+        (alike, api.record(alike, Uniform(alike.spec), episodes=2), "begin alike"),
+    ):
+        assert why in comparing._begun(where, demos)
+
+
+def test_a_shared_policy_is_measured_in_teams_of_other_sizes(tmp_path):
+    quick = {"bc": {"batch": 64, "limit": 150, "rate": 0.05, "net": {"layers": 0}}}
+    plan = Plan(("bc",), (20,), seeds=1, episodes=40, settings=quick)
+    found = compare(Doors(), None, plan, tmp_path, expert=name_it)
+    figures = found.trials[0].figures
+    assert {n: figures[f"agents {n}"] for n in (1, 3, 4)} == pytest.approx({1: 1.0, 3: 1.0, 4: 1.0}, abs=0.1)
+    assert figures["score seen"] == pytest.approx(1.0, abs=0.1)
+    assert not any("other sizes" in note for note in found.notes) and "1 agents" in str(found)
+
+
+def test_where_no_other_team_can_play_it_says_why():
+    script, learned = (Scripted(Doors(), name_it), Uniform(Doors().spec))
+    for env, expert, why in (
+        (Doors(told=True), script, "obs grow with agents: 6 numbers for 2, 8 for 4"),
+        (Doors(), learned, "without a script"),
+        (tabular.coordination(2), script, "no number of agents"),
+    ):
+        scene = comparing._Scene(
+            env, comparing._Recorded(env, expert, 0), None, play(env, script, 2, generator(0)), expert, {}
+        )
+        assert why in comparing._sizes(scene, 4, 0)[1]
+    alone = build_policy(NetConfig(share="none"), Doors().spec, generator(0))
+    assert comparing._grown(alone, Doors(agents=3)) is None

@@ -27,6 +27,8 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
         "regret.md",
         "formats.md",
         "scenes/index.md",
+        "scenes/data.md",
+        "envs/boids.md",
     ],
 )
 def test_the_snippets_of_a_page_run(page, tmp_path, monkeypatch):

@@ -26,6 +26,7 @@ from understudy.rollout import (
     play,
     record,
     score,
+    starts_of,
     to_demos,
     within_bounds,
 )
@@ -463,8 +464,8 @@ def test_a_simulator_with_its_state_inside_is_restarted_where_it_ended_and_only_
 def test_a_recording_of_steps_that_were_played_elsewhere_needs_no_env():
     env = Lives()
     segment = play(env, Uniform(env.spec), 5, generator(18))
-    again = to_demos(segment, env.spec, About())
-    assert again.fingerprint() == record(env, Uniform(env.spec), 5, generator(18)).fingerprint()
+    recorded = record(env, Uniform(env.spec), 5, generator(18))
+    assert to_demos(segment, env.spec, About(), starts_of(recorded)).fingerprint() == recorded.fingerprint()
     unmasked = replace(
         segment, view=replace(segment.view, legal=None), next_view=replace(segment.next_view, legal=None)
     )
@@ -531,3 +532,27 @@ def test_those_who_wait_do_not_flatter_a_likelihood():
     assert run.metrics[-1]["loss"] == pytest.approx(-float(found.mean), abs=0.05), (
         "the loss is told of the same choices"
     )
+
+
+# ---- where it began
+
+
+def test_a_recording_tells_where_it_began_and_others_begin_there():
+    env = api.make_env("navigation", horizon=6)
+    demos = record(env, Uniform(env.spec), 7, generator(3), envs=3)
+    starts = starts_of(demos)
+    assert starts.shape == (7, env.spec.reset_noise)
+    again = play(env, Uniform(env.spec), 16, generator(4), envs=5, starts=starts)
+    for k in range(16):
+        assert torch.equal(again.obs[k, 0], demos[k % 7].obs[0])
+    assert not torch.equal(again.actions[0], again.actions[7])  # only the starts are the same
+    torch.testing.assert_close(record(env, Uniform(env.spec), 7, generator(3), envs=3)[6].obs, demos[6].obs)
+
+
+def test_where_a_recording_does_not_tell_where_it_began_or_tells_nonsense_nothing_is_known():
+    env = api.make_env("navigation", horizon=6)
+    demos = record(env, Uniform(env.spec), 2, generator(3))
+    for said in ({}, {"start": 3}, {"start": "zz"}, {"start": "00"}, {"start": "0000c0ff" * env.spec.reset_noise}):
+        assert starts_of(Demos.from_episodes(env.spec, [demos[0], replace(demos[1], info=said)])) is None
+    alike = api.make_env("kitchen:cramped_room", horizon=4)  # every episode begins in the one way that there is
+    assert starts_of(record(alike, Uniform(alike.spec), 2, generator(0))) is None

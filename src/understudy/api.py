@@ -30,6 +30,7 @@ from understudy.evaluation.diagnostics import diagnose
 from understudy.evaluation.measured import SHOWN, Evaluation, report_of, text_of
 from understudy.evaluation.regret import Regret
 from understudy.maths.games import Deviations
+from understudy.nets import fused
 from understudy.nets.policy import AgentPolicy
 from understudy.nets.saved import load_policy, save_policy
 from understudy.rollout import Queried, Scripted, Uniform, choosing, play, score
@@ -295,7 +296,7 @@ def train(
         outcome = loop.run(
             module, config, demos, env,
             name=_short(module), folder=folder, budget=Budget(updates, minutes),
-            seed=seed, habits=habits, evaluate=evaluate,
+            seed=seed, habits=habits, evaluate=evaluate, about={"fused": fused.status()},
         )  # fmt: skip
     except loop.Interrupted as stopped:
         _policy(module, stopped.state, folder)

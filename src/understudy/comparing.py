@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from understudy import api
 from understudy.core import config as settings
-from understudy.core.errors import ConfigError, DemosError, Diverged, EnvError, RunError
+from understudy.core.errors import ConfigError, DemosError, Diverged, EnvError, RunError, UnderstudyError
 from understudy.core.files import to_json, write_atomically
 from understudy.core.random import generator, split_seed
 from understudy.core.types import Continuous, Env, Policy, Segment, View
@@ -27,7 +27,8 @@ from understudy.evaluation import metrics
 from understudy.evaluation.compared import Comparison, Trial, growth
 from understudy.evaluation.partners import cross_play, seated
 from understudy.maths.stats import Estimate, over_seeds
-from understudy.rollout import Team, Uniform, play, score
+from understudy.nets import AgentPolicy, build_policy
+from understudy.rollout import Scripted, Team, Uniform, play, score, starts_of
 from understudy.runs import loop
 from understudy.runs.many import side_by_side
 
@@ -35,6 +36,7 @@ HELD_OUT = 0.2  # share of given demonstrations that nobody learns from
 ANCHORED = 1000  # episodes of the expert that stand for the demonstrators, where it is they
 BLOCK = 16  # episodes recorded at once: more demonstrations begin with the same ones
 TENTHS = 10
+FIGURES = 2  # what is measured of a run: with another number it is measured anew
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ class _Scene:
     shown: Segment  # the demonstrators' play that is a score of 1
     expert: Policy | None
     told: Mapping[str, Any]  # plain data that differ where a measurement would
+    sizes: tuple["_Scene", ...] = ()  # teams of other sizes
+    alone: str = ""  # why there are none
 
 
 def compare(
@@ -148,6 +152,8 @@ def compare(
     if workers < 1:
         raise ConfigError(f"workers: got {workers}, but somebody must do the work: 1 or more.")
     where, scene = Path(folder), _scene(env, demos, plan, expert, seed)
+    sizes, alone = _sizes(scene, plan.episodes, seed)
+    scene = replace(scene, sizes=sizes, alone=alone)
     tasks = [
         _Task(method, count, share, k, where / f"{method}-{count}-{share:g}-{k}")
         for method, share, count, k in product(plan.methods, plan.noise, plan.counts, range(plan.seeds))
@@ -200,19 +206,71 @@ def _scene(env: Env, demos: Demos | None, plan: Plan, expert: api.Expert | None,
     return _Scene(env, _Given(kept), held, demos.padded(), other, told)
 
 
+def _sizes(scene: _Scene, episodes: int, seed: int) -> tuple[tuple[_Scene, ...], str]:
+    """The same rules for other numbers of agents, or why there are none: who learnt here must be able to play there."""
+    env = cast(Any, scene.env)
+    if "agents" not in getattr(env, "__dataclass_fields__", ()):
+        return (), "the env's rules name no number of agents"
+    spec, count, found, why = env.spec, env.agents, [], ""
+    for other in sorted({max(1, count - 1), count + 1, 2 * count} - {count}):
+        try:
+            there = replace(env, agents=other)
+            size = there.spec
+        except UnderstudyError as error:
+            why = str(error)
+            continue
+        if (size.obs, size.action) != (spec.obs, spec.action):
+            why = f"obs grow with agents: {spec.obs} numbers for {spec.agents}, {size.obs} for {size.agents}"
+        elif not set(size.roles) <= set(spec.roles):
+            why = (
+                f"a team of {size.agents} has roles that nobody learnt: {', '.join(set(size.roles) - set(spec.roles))}"
+            )
+        elif not isinstance(scene.expert, Scripted):
+            why = "what demonstrators would earn there is not known without a script that plays there too"
+        else:
+            expert = replace(scene.expert, env=there)
+            shown = play(there, expert, max(episodes, ANCHORED // 4), generator(seed, "shown", other))
+            found.append(replace(scene, env=there, expert=expert, shown=shown, held=None))
+    return tuple(found), "" if found else why
+
+
 def _notes(scene: _Scene) -> list[str]:
     """What the reader must know to take the scores rightly."""
     notes = []
     if len(set(scene.env.spec.teams)) > 1 and scene.expert is None:
         notes.append("There is no expert to play against, and a score against oneself means nothing: there is none.")
-    if isinstance(scene.demos, _Given) and scene.shown.rewards is not None:
-        paid = metrics.returns(scene.shown).double().mean(1)
-        off = float(paid.std() / math.sqrt(len(paid))) if len(paid) > 1 else math.inf
-        notes.append(
-            f"A score of 1 is a return of {float(paid.mean()):.4g}, the mean of {len(paid)} demonstrations, give or "
-            f"take {off:.2g} (standard error): all scores share that."
-        )
+    if scene.shown.rewards is not None:
+        if isinstance(scene.demos, _Given):
+            paid = metrics.returns(scene.shown).double().mean(1)
+            off = float(paid.std() / math.sqrt(len(paid))) if len(paid) > 1 else math.inf
+            notes.append(
+                f"A score of 1 is a return of {float(paid.mean()):.4g}, the mean of {len(paid)} demonstrations, give "
+                f"or take {off:.2g} (standard error): all scores share that."
+            )
+        begun = _begun(scene.env, scene.demos.chosen(1, 0))
+        if isinstance(begun, str):
+            notes.append(f"Score on the starts learnt from is not known: {begun}.")
+    if scene.env.spec.agents > 1 and scene.alone:
+        notes.append(f"Teams of other sizes are not tried: {scene.alone}.")
     return notes
+
+
+def _begun(env: Env, demos: Demos) -> Tensor | str:
+    """Noise of the resets that demonstrations began with, or why it is not known.
+
+    It counts as known where this env, reset with it, shows what was recorded: it may be of other rules.
+    """
+    if not env.spec.reset_noise:
+        return "all episodes of this env begin alike"
+    starts = starts_of(demos)
+    if starts is None or starts.shape[1] != env.spec.reset_noise:
+        return "the recordings do not tell how they began (`understudy record` notes it)"
+    if hasattr(env, "restart"):
+        return "a foreign simulator is not reset to look"
+    first = torch.stack([episode.obs[0].float() for episode in demos])
+    if not torch.allclose(env.observe(env.reset(starts)), first, atol=1e-5):
+        return "reset as they were, this env begins otherwise than was recorded"
+    return starts
 
 
 def mislabelled(demos: Demos, share: float, seed: int) -> Demos:
@@ -242,6 +300,7 @@ def _trial(task: _Task, scene: _Scene, plan: Plan) -> Trial:
     budget = {"updates": plan.updates, "minutes": plan.minutes}
     asked = settings.to_dict(
         {
+            "figures": FIGURES,
             "settings": api.make_config(api.algorithm_named(task.method), given),
             "budget": budget,
             "episodes": plan.episodes,
@@ -286,15 +345,16 @@ def _not_longer(task: _Task, before: Mapping[str, Any], now: Mapping[str, Any]) 
 def _measured(policy: Any, scene: _Scene, demos: Demos, episodes: int) -> tuple[dict[str, float], list[float]]:
     """Score, likelihoods and partners of one learner, and the return that it misses by each tenth of the horizon."""
     env, figures, missing = scene.env, {}, []
-    teams = list(dict.fromkeys(env.spec.teams))
-    if scene.shown.rewards is not None and (len(teams) == 1 or scene.expert is not None):
-        found = [each for team in teams if (each := _team(policy, scene, episodes, team)) is not None]
-        if found:
-            figures["score"] = sum(value for value, _ in found) / len(found)
-            missing = torch.stack([lacks for _, lacks in found]).mean(0).tolist()
-            figures["growth"] = growth(missing)
-        if scene.expert is not None and env.spec.agents > 1 and len(teams) == 1:
-            figures |= _among_experts(policy, scene, episodes)
+    if found := _teams(policy, scene, episodes, demos):
+        figures["score"] = sum(team.score for team in found) / len(found)
+        figures["score seen"] = sum(team.seen for team in found) / len(found)
+        missing = torch.stack([team.missing for team in found]).mean(0).tolist()
+        figures["growth"] = growth(missing)
+    if scene.shown.rewards is not None and scene.expert is not None and env.spec.agents > 1 and _is_one_team(env):
+        figures |= _among_experts(policy, scene, episodes)
+    for other in scene.sizes:
+        if (grown := _grown(policy, other.env)) is not None and (found := _teams(grown, other, episodes)):
+            figures[f"agents {other.env.spec.agents}"] = sum(team.score for team in found) / len(found)
     figures["seen"] = float(score(policy, demos).mean)
     if scene.held is not None:
         unseen = score(policy, scene.held)
@@ -304,23 +364,58 @@ def _measured(policy: Any, scene: _Scene, demos: Demos, episodes: int) -> tuple[
     return {name: value for name, value in figures.items() if math.isfinite(value)}, missing
 
 
-def _team(policy: Policy, scene: _Scene, episodes: int, team: str) -> tuple[float, Float[Tensor, "tenth"]] | None:
-    """Score of the learner in the seats of one team against experts, and what it misses by each tenth.
+def _is_one_team(env: Env) -> bool:
+    return len(set(env.spec.teams)) == 1
 
-    None where what the team's demonstrators earn cannot be told from what random play earns.
-    """
+
+def _grown(policy: AgentPolicy, env: Env) -> AgentPolicy | None:
+    """The same weights for more or fewer agents; None where they are for those who learnt alone."""
+    grown = build_policy(policy.config, env.spec, torch.Generator())
+    try:
+        grown.load_state_dict(policy.state_dict())
+    except RuntimeError:
+        return None
+    return grown
+
+
+class _Seated(NamedTuple):
+    """How the learner does in the seats of one team, experts in the others."""
+
+    score: float
+    seen: float  # in episodes that begin where demonstrations began; NaN where that is not known
+    missing: Float[Tensor, "tenth"]  # what it lacks by each tenth
+
+
+def _teams(policy: Policy, scene: _Scene, episodes: int, demos: Demos | None = None) -> list[_Seated]:
+    """Of every team whose play has a score. `demos`: what it learnt from."""
+    teams = list(dict.fromkeys(scene.env.spec.teams))
+    if scene.shown.rewards is None or (len(teams) > 1 and scene.expert is None):
+        return []
+    return [each for team in teams if (each := _team(policy, scene, episodes, team, demos)) is not None]
+
+
+def _team(policy: Policy, scene: _Scene, episodes: int, team: str, demos: Demos | None = None) -> _Seated | None:
+    """None where what the team's demonstrators earn cannot be told from what random play earns."""
     spec = scene.env.spec
     mine = torch.tensor([t == team for t in spec.teams])
     others = policy if scene.expert is None else scene.expert  # a single team has no others
     seats = tuple(int(m) for m in mine.tolist())
+    learner = Team((others, policy), seats)
     learned, random = (
-        play(scene.env, Team((others, who), seats), episodes, generator(1, "seated")) for who in (policy, Uniform(spec))
+        play(scene.env, who, episodes, generator(1, "seated"))
+        for who in (learner, Team((others, Uniform(spec)), seats))
     )
     if not _apart(metrics.returns(scene.shown)[:, mine].mean(1), metrics.returns(random)[:, mine].mean(1)):
         return None
     got, chance, shown = (_by_tenth(each, mine, spec.horizon) for each in (learned, random, scene.shown))
-    scale = shown[-1] - chance[-1]
-    return float((got[-1] - chance[-1]) / scale), (shown - got) / scale
+    scale, seen = shown[-1] - chance[-1], math.nan
+    if demos is not None and isinstance(starts := _begun(scene.env, demos), Tensor):
+        starts = starts[:episodes]
+        times = max(1, episodes // len(starts))  # each start as often
+        again = play(scene.env, learner, times * len(starts), generator(1, "seen"), starts=starts)
+        lacks = demos.returns()[: len(starts), mine].double().mean() - metrics.returns(again)[:, mine].double().mean()
+        seen = 1 - float(lacks / scale)
+    return _Seated(float((got[-1] - chance[-1]) / scale), seen, (shown - got) / scale)
 
 
 def _apart(one: Float[Tensor, "one"], other: Float[Tensor, "other"]) -> bool:

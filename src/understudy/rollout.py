@@ -5,6 +5,7 @@ limit cut it off, `next_view` is what a step led to BEFORE the reset, and recurr
 """
 
 import math
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,7 @@ from understudy.core.types import Continuous, Discrete, Env, EnvSpec, Policy, Se
 from understudy.demos.demos import About, Demos, Episode
 from understudy.maths.heads import Categorical, Gaussian, MultiCategorical, standard_normal
 
+START = "start"  # of what is noted of an episode: the noise of its reset, as float32 in hexadecimal digits
 Expert = Callable[[Any, View, Tensor], Tensor]  # expert(env, view, noise) -> actions
 
 
@@ -41,8 +43,12 @@ def look(env: Env, state: Any) -> View:
 
 def begin(env: Env, policy: Policy, envs: int, generator: torch.Generator) -> Live:
     """`envs` fresh episodes."""
-    state = env.reset(uniform((envs, env.spec.reset_noise), generator))
-    age = torch.zeros(envs, dtype=torch.long, device=generator.device)
+    return _begin(env, policy, uniform((envs, env.spec.reset_noise), generator))
+
+
+def _begin(env: Env, policy: Policy, starts: Float[Tensor, "env noise"]) -> Live:
+    state, envs = env.reset(starts), len(starts)
+    age = torch.zeros(envs, dtype=torch.long, device=starts.device)
     return Live(state, policy.start(envs), look(env, state), age)
 
 
@@ -73,8 +79,14 @@ def collect(env: Env, policy: Policy, live: Live, steps: int, generator: torch.G
     return tree_stack(played, axis=1), Live(state, memory, view, age)
 
 
-@torch.no_grad()
-def play(env: Env, policy: Policy, episodes: int, generator: torch.Generator, envs: int = 1024) -> Segment:
+def play(
+    env: Env,
+    policy: Policy,
+    episodes: int,
+    generator: torch.Generator,
+    envs: int = 1024,
+    starts: Float[Tensor, "start noise"] | None = None,
+) -> Segment:
     """Whole episodes, `[episode, time, agent, ...]`, padded to the longest with `valid` false.
 
     Every env plays exactly one episode of a round, so short episodes are not over-represented (they would be in a
@@ -82,20 +94,41 @@ def play(env: Env, policy: Policy, episodes: int, generator: torch.Generator, en
 
     Args:
         envs: played side by side, at most; a foreign simulator plays no more than its `copies`.
+        starts: noise of resets (`starts_of` a recording): the k-th episode begins with the k-th of them, over and over
+            where there are fewer. None: drawn.
 
     Raises:
         ConfigError: no episodes, or no envs to play them in, were asked for.
         EnvError: where the env has no horizon and an episode did not end within 100,000 steps.
     """
+    return _play(env, policy, episodes, generator, envs, starts)[0]
+
+
+@torch.no_grad()
+def _play(
+    env: Env,
+    policy: Policy,
+    episodes: int,
+    generator: torch.Generator,
+    envs: int,
+    starts: Float[Tensor, "start noise"] | None = None,
+) -> tuple[Segment, Float[Tensor, "episode noise"]]:
+    """What was played, and the noise of the resets that it began with."""
     if episodes < 1 or envs < 1:
         raise ConfigError(f"episodes={episodes}, envs={envs}: to play takes at least one of both.")
     envs = min(envs, getattr(env, "copies", envs))
     whole_rounds = not getattr(env, "divisible", True)  # its copies cannot rest: too many are played, and cut off
-    rounds = [envs if whole_rounds else min(envs, episodes - done) for done in range(0, episodes, envs)]
-    played = [_play_round(env, policy, count, generator) for count in rounds]
+    played, begun = [], []
+    for done in range(0, episodes, envs):
+        count = envs if whole_rounds else min(envs, episodes - done)
+        if starts is None:
+            begun.append(uniform((count, env.spec.reset_noise), generator))
+        else:
+            begun.append(starts[torch.arange(done, done + count) % len(starts)].to(generator.device))
+        played.append(_play_round(env, policy, begun[-1], generator))
     longest = max(p.obs.shape[1] for p in played)
     joined = tree_map(lambda *parts: torch.cat([_lengthen(p, longest) for p in parts]), played[0], *played[1:])
-    return tree_take(joined, slice(episodes)) if len(joined.obs) > episodes else joined
+    return tree_take(joined, slice(episodes)), torch.cat(begun)[:episodes]
 
 
 def record(
@@ -108,15 +141,39 @@ def record(
 ) -> Demos:
     """Episodes of `policy` in `env` as demonstrations: all that was perceived and done, and what it was paid.
 
-    Actions are kept as the env took them (within their bounds).
+    Actions are kept as the env took them (within their bounds), and with each episode the noise of its reset, so that
+    others can begin where it began (`starts_of`).
     """
-    return to_demos(play(env, policy, episodes, generator, envs), env.spec, about or About(title=env.spec.title))
+    played, starts = _play(env, policy, episodes, generator, envs)
+    return to_demos(played, env.spec, about or About(title=env.spec.title), starts)
 
 
-def to_demos(played: Segment, spec: EnvSpec, about: About) -> Demos:
-    """Played episodes as demonstrations. `played`: [episode, time, agent, ...] with `valid`, as `play` gives it."""
+def starts_of(demos: Demos) -> Float[Tensor, "episode noise"] | None:
+    """The noise of the resets that recordings began with; None where any of them does not tell, or all begin alike."""
+    wide, found = demos.spec.reset_noise, []
+    for info in demos.infos:
+        try:
+            found.append(struct.unpack(f"<{wide}f", bytes.fromhex(str(info[START]))))
+        except (KeyError, ValueError, struct.error):
+            return None
+    starts = torch.tensor(found, dtype=torch.float32)
+    return starts if wide and found and bool(((starts >= 0) & (starts < 1)).all()) else None
+
+
+def to_demos(
+    played: Segment, spec: EnvSpec, about: About, starts: Float[Tensor, "episode noise"] | None = None
+) -> Demos:
+    """Played episodes as demonstrations.
+
+    Args:
+        played: [episode, time, agent, ...] with `valid`, as `play` gives it.
+        starts: noise of the resets, kept as `START` of what is noted of an episode; None: not known.
+    """
     assert played.valid is not None and played.next_view is not None and played.rewards is not None
     assert played.terminated is not None and played.truncated is not None
+    noted: list[dict[str, str]] = [{}] * len(played.obs)
+    if starts is not None and spec.reset_noise:
+        noted = [{START: struct.pack(f"<{spec.reset_noise}f", *row).hex()} for row in starts.tolist()]
     episodes = []
     for i, steps in enumerate(played.valid.sum(dim=1).tolist()):
         one = tree_map(lambda x, i=i, n=steps: x[i, :n], played)
@@ -131,6 +188,7 @@ def to_demos(played: Segment, spec: EnvSpec, about: About) -> Demos:
                 legal=seen.legal,
                 present=seen.present,
                 whole=seen.whole,
+                info=noted[i],
             )
         )
     return Demos.from_episodes(spec, episodes, about)
@@ -292,8 +350,8 @@ def _restart(env: Env, policy: Policy, state: Any, memory: Any, rows: Tensor, no
     return state, tree_put(memory, rows, policy.start(len(rows)))
 
 
-def _play_round(env: Env, policy: Policy, envs: int, generator: torch.Generator) -> Segment:
-    live = begin(env, policy, envs, generator)
+def _play_round(env: Env, policy: Policy, starts: Float[Tensor, "env noise"], generator: torch.Generator) -> Segment:
+    live, envs = _begin(env, policy, starts), len(starts)
     limit, block, parts = env.spec.horizon or 100_000, 64, []
     over = torch.zeros(envs, dtype=torch.bool, device=generator.device)
     done = 0

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from understudy import api
-from understudy.algorithms import iq
+from understudy.algorithms import bc, iq
 from understudy.core.errors import ConfigError, DemosError
 from understudy.core.random import generator
+from understudy.core.tree import tree_map
 from understudy.core.types import Continuous, EnvSpec, Segment, View
 from understudy.demos import Demos, Episode
 from understudy.envs import tabular
@@ -215,3 +216,22 @@ def test_without_demonstrations_or_an_env_to_play_in_it_says_so():
         iq.init(iq.Config(), None, None, generator(0))
     with pytest.raises(ConfigError, match="'online' plays in the env"):
         iq.init(iq.Config(sampling="online"), bandit_demos(), None, generator(0))
+
+
+def test_q_may_begin_as_the_logits_of_a_clone(tmp_path):
+    """Then its first policy is the clone's, dropout and all that was seen to scale it put aside; others are refused."""
+    env = api.make_env("spread")
+    demos = api.record(env, episodes=6)
+    net = NetConfig(hidden=16, dropout=0.3)
+    clone = api.train("bc", demos, config=bc.Config(net=net, limit=20), folder=tmp_path / "clone").policy
+    state = iq.init(iq.Config(start=str(tmp_path / "clone")), demos, None, generator(0))
+    part = demos.batch(0, 32, 0)
+    view, actions = part.view, part.actions
+    one = tree_map(lambda x: x.unsqueeze(1), Segment(view, actions))
+    theirs, ours = (policy.params(one.view, one.actions)[0] for policy in (clone, iq.result(state)))
+    torch.testing.assert_close(ours, theirs)
+    assert state.soft.policy.config.hidden == 16
+    iq.update(iq.Config(start=str(tmp_path / "clone"), limit=5), state, demos, None, generator(1))
+    other = api.record(api.make_env("tag"), episodes=2)
+    with pytest.raises(ConfigError, match="learnt by agents of"):
+        iq.init(iq.Config(start=str(tmp_path / "clone")), other, None, generator(0))

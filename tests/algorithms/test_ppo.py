@@ -100,7 +100,7 @@ def slow_improve(config, policy, values, optimizer, played, rewards):
 
     old = log_probs().detach()
     for _ in range(config.passes):
-        new, guess = log_probs(), values.normalised(values.features(played.view))
+        new, guess = log_probs(), values.normalised(values.normaliser(values.features(played.view)))
         loss, count = 0.0, int(played.view.present.sum())
         for e in range(envs):
             for t in range(steps):
@@ -176,7 +176,7 @@ def test_minibatches_of_whole_envs_keep_each_memory_with_its_env():
     still = torch.optim.SGD([{"params": policy.parameters()}, {"params": values.parameters()}], lr=0.0)
     config = replace(config, target_kl=0.0)
     stats = ppo.improve(config, policy, values, still, played, played.rewards, source, memory=live.memory)
-    assert stats["kl"].abs() < 1e-9
+    assert stats["kl"].abs() < 1e-8  # of sums that were rounded otherwise
     assert stats["loss/policy"].abs() < 0.05  # the mean of normalised advantages, over minibatches of unequal size
 
 

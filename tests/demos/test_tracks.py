@@ -174,6 +174,9 @@ def test_a_spec_that_cannot_be_is_refused(settings, said):
 def test_a_spec_is_plain_data_and_back():
     spec = TrackSpec(agents=2, dims=3, dt=1 / 29.97, low=(0.0, 0.0, 0.0), high=(105.0, 68.0, 10.0), title="pitch")
     assert TrackSpec.from_json(spec.to_json()) == spec
+    assert str(TrackSpec(agents=1, dt=1, low=(0, 0), high=(2, 2))) == str(
+        TrackSpec(agents=1, low=(0.0, 0.0), high=(2.0, 2.0))
+    )
     with pytest.raises(DemosError, match="agnets"):
         TrackSpec.from_json({"agnets": 2})
 

@@ -130,6 +130,13 @@ def test_an_odd_frame_rate_is_found_under_rounded_times(tmp_path, decimals):
     assert made.present[:, 0].nonzero().flatten().tolist() == frames
 
 
+def test_positions_may_have_a_height(tmp_path):
+    made = read_tracks_csv(written(tmp_path, "t,id,x,y,z\n0,1,1,2,3\n1,1,4,5,6\n"))
+    assert made.spec.dims == 3 and made.values[:, 0].tolist() == [[1, 2, 3], [4, 5, 6]]
+    write_tracks_csv(made, tmp_path / "again.csv")
+    assert torch.equal(read_tracks_csv(tmp_path / "again.csv").values, made.values)
+
+
 def test_a_step_is_found_where_frames_are_missing():
     times = np.array([0.0, 0.5, 1.0, 4.0, 4.5, 100.0])
     assert frame_step(times) == 0.5
@@ -175,7 +182,8 @@ def test_agents_of_several_recordings_share_slots_by_name_or_not_at_all(tmp_path
         ("0.1,ann", ",ann", {}, r"row 3 \(agent ann, time nan\): there is no time"),
         ("0.1,ann,1.1,2.0,red", "0.1,ann,1.1,2.0,blue", {}, r"row 3 .*`team` is 'blue', and was 'red' before"),
         ("0.1,ann", "0.1,", {}, r"row 3: the cell of `agent` is empty"),
-        ("0.2,ann", "1e15,ann", {}, r"row 4 \(agent ann, time 1e\+15\): .* the widest gap ends with this row"),
+        ("0.2,ann", "1e300,ann", {}, r"row 4 \(agent ann, time 1e\+300\): .* the widest gap ends here"),
+        ("0.2,ann", "1e15,ann", {}, r"row 4 \(agent ann, time 1e\+15\): .* the widest gap ends here"),
         ("team", "colour", {}, r"the column `colour` has no place"),
         ("x,", "y,", {}, r"the column `y` is there twice"),
         ("t,", "when,", {}, r"the column `when` has no place|no column of times"),
@@ -439,3 +447,30 @@ def test_mutated_files_are_read_or_refused_in_our_own_words(tmp_path, name):
         with contextlib.suppress(UnderstudyError):
             made = read(path)
             assert made.frames and made.values.isfinite().all()
+
+
+def test_mutated_arrays_are_read_or_refused(tmp_path):
+    path, chance = tmp_path / "fish.npy", random.Random(2)
+    np.save(path, np.arange(48.0).reshape(4, 3, 2, 2)[..., 0])
+    whole = path.read_bytes()
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        path.write_bytes(data[: chance.randint(1, len(data))] if chance.random() < 0.2 else data)
+        with contextlib.suppress(UnderstudyError):
+            assert read_trajectories(path, 25).values.isfinite().all()
+
+
+def test_mutated_matches_are_read_or_refused(tmp_path):
+    match, tracking, chance = tmp_path / "match.json", tmp_path / "data.json", random.Random(3)
+    texts = {match: json.dumps(MATCH), tracking: json.dumps([FRAME, FRAME | {"frame": 8}])}
+    for turn in range(300):
+        for path, text in texts.items():
+            letters = list(text)
+            for _ in range(chance.randint(0, 2)):
+                at = chance.randrange(len(letters))
+                letters[at] = chance.choice(["-", "9", "null", ",", '"', "", "[", "{", "1e400", "true"])
+            path.write_text("".join(letters) if turn else text)
+        with contextlib.suppress(UnderstudyError):
+            assert read_skillcorner(tracking, match).frames

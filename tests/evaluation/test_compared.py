@@ -45,9 +45,38 @@ def test_nothing_enough_is_said_and_nothing_scored_is_no_recommendation():
     assert recommendation([Trial("bc", 5, 0.0, 0, {"seen": -1.0})]).startswith("Nothing can be recommended")
 
 
-def test_a_recommendation_is_for_the_cleanest_demonstrations():
-    found = trials("bc", {5: 0.95}) + trials("bc", {5: 0.1}, noise=0.5) + trials("iq", {5: 0.2})
-    assert recommendation(found).startswith("Take `bc`")
+def test_each_noise_has_a_recommendation_of_its_own():
+    found = trials("bc", {5: 0.95}) + trials("iq", {5: 0.2})
+    found += trials("bc", {5: 0.1}, noise=0.5) + trials("iq", {5: 0.92}, noise=0.5)
+    clean, noisy = recommendation(found).split("\n\n")
+    assert clean.startswith("Without noise: Take `bc`") and "`iq` scores less" in clean
+    assert noisy.startswith("With 50% noise: Take `iq`") and "`bc` scores less" in noisy
+
+
+def test_a_difference_among_many_methods_must_be_surer_than_one_of_two():
+    """Seeds of 0.90 and 0.96 differ at p = 0.008: told of two methods, and not where it is one pair of ten."""
+    two = trials("a", {5: 0.96}, spread=0.02) + trials("b", {5: 0.90}, spread=0.01)
+    others = [t for name in ("c", "d", "e") for t in trials(name, {5: 0.95}, spread=0.05)]
+    assert "`b` scores less" in recommendation(two)
+    assert "scores less" not in recommendation(two + others) and "score less" not in recommendation(two + others)
+
+
+def test_starts_that_are_not_known_are_said_to_be_so():
+    known = [Trial("iq", 5, 0.0, k, {"score": 0.5, "score seen": 0.75}) for k in range(2)]
+    _, _, table, *_ = Comparison("spread", trials("bc", {5: 0.95}) + known).tables()
+    column = table.columns.index("score, starts learnt from")
+    assert {row[0]: str(row[column]) for row in table.rows} == {"bc": "not known", "iq": "0.75"}
+
+
+def test_teams_of_other_sizes_have_a_table_where_somebody_fits():
+    grown = [Trial("iq", 5, 0.0, k, {"score": 0.5, "agents 4": 0.25, "agents 2": 1.0}) for k in range(2)]
+    table = next(t for t in Comparison("spread", trials("bc", {5: 0.95}) + grown).tables() if "2 agents" in t.columns)
+    assert table.columns == ["method", "2 agents", "4 agents"] and [str(x) for x in table.rows[0]] == [
+        "iq",
+        "1",
+        "0.25",
+    ]
+    assert len(table.rows) == 1  # nothing of bc fits anywhere
 
 
 def test_one_seed_is_not_called_sure():

@@ -60,16 +60,34 @@ def test_a_learner_of_the_experts_value_may_leave_a_regret_as_long_as_the_game(h
     assert games.regret_gap(game, expert, learner) == share * (horizon - 1)
 
 
-def test_slips_cost_as_paper_says_for_one_agent_and_for_several():
-    """S2: eps 0.01, horizon 50; who cannot return, who errs alike everywhere, and n agents who slip by themselves."""
-    for agents, cost in ((1, 10.895601), (2, 18.7763), (4, 28.8880)):
-        game = game_of(tabular.slip_chain(agents))
-        each = numbers(0.99, 0.01).expand(agents, 2, -1).clone()
-        each[:, 1] = numbers(0.0, 1.0)  # off the path nobody returns
-        paid = games.value(game, games.product_of(each, game.choices))
-        torch.testing.assert_close(paid, torch.full_like(paid, -cost), rtol=0, atol=6e-5)
-    game = game_of(tabular.slip_chain())
-    torch.testing.assert_close(games.value(game, numbers([0.99, 0.01], [0.99, 0.01])), numbers(-0.5))
+@pytest.mark.parametrize(
+    ("error", "horizon", "never", "half"),
+    [
+        (0.01, 10, 0.533825, 0.177255),
+        (0.01, 50, 10.895601, 0.961553),
+        (0.01, 100, 37.237202, 1.941945),
+        (0.001, 10, 0.054835, 0.017974),
+        (0.001, 50, 1.254423, 0.097812),
+        (0.001, 100, 4.887355, 0.197613),
+    ],
+)
+def test_slips_cost_as_paper_says_by_how_often_one_returns(error, horizon, never, half):
+    """S2: who never returns, who does every other time, and who errs alike everywhere: error * horizon."""
+    game = game_of(tabular.slip_chain(horizon=horizon))
+    for back, cost in ((0.0, never), (0.5, half), (1 - error, error * horizon)):
+        paid = games.value(game, numbers([1 - error, error], [back, 1 - back]))
+        torch.testing.assert_close(paid, numbers(-cost), rtol=0, atol=6e-7)
+    assert never <= error * horizon * (horizon + 1) / 2
+
+
+@pytest.mark.parametrize(("agents", "cost"), [(1, 10.8956), (2, 18.7763), (4, 28.8880)])
+def test_slips_of_several_agents_cost_what_their_joint_slip_does(agents, cost):
+    """S2: n agents who slip by themselves with 0.01 and never return, horizon 50."""
+    game = game_of(tabular.slip_chain(agents))
+    each = numbers(0.99, 0.01).expand(agents, 2, -1).clone()
+    each[:, 1] = numbers(0.0, 1.0)
+    paid = games.value(game, games.product_of(each, game.choices))
+    torch.testing.assert_close(paid, torch.full_like(paid, -cost), rtol=0, atol=6e-5)
 
 
 def test_half_rock_is_exploited_by_a_quarter_and_even_play_by_nothing():

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import kstest, mannwhitneyu, sem, trim_mean
+from scipy.stats import kstest, mannwhitneyu, sem, trim_mean, ttest_ind
 from scipy.stats import t as student_t
 
 from understudy.core.errors import ConfigError
@@ -14,6 +14,7 @@ from understudy.core.random import generator
 from understudy.maths.stats import (
     Estimate,
     estimate,
+    holm,
     improvement,
     interval,
     iqm,
@@ -22,6 +23,7 @@ from understudy.maths.stats import (
     permutation_test,
     probability_of_improvement,
     stratified_bootstrap,
+    t_test,
 )
 
 
@@ -181,3 +183,36 @@ def test_the_interval_over_seeds_is_students(runs):
 
 def test_one_seed_says_nothing_of_others():
     assert over_seeds([3.0]) == Estimate(3.0, -math.inf, math.inf, 1)
+
+
+# ---- several comparisons
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (3, 3), (3, 8), (40, 25)])
+def test_the_test_of_two_means_is_scipys_welch(n, m, seed):
+    source = generator(seed)
+    x, y = torch.randn(n, generator=source).double(), 2 * torch.randn(m, generator=source).double() + 1.5
+    meant = ttest_ind(x.numpy(), y.numpy(), equal_var=False).pvalue
+    assert t_test(x, y) == pytest.approx(meant, rel=1e-4)
+
+
+def test_means_without_spread_are_the_same_or_not_and_one_run_says_nothing():
+    assert t_test([1.0, 1.0], [1.0, 1.0]) == 1
+    assert t_test([1.0, 1.0], [2.0, 2.0]) == 0
+    assert t_test([1.0], [2.0, 2.1]) == 1
+    assert t_test([0.0, 2.0], [0.0, 2.0]) == pytest.approx(1)  # Student's t at 0
+
+
+def test_holms_correction_of_a_case_by_hand():
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
+    assert holm({"a": 0.5, "b": 0.9}) == {"a": 1.0, "b": 1.0} and holm({}) == {}
+
+
+def test_of_many_comparisons_of_the_same_one_in_twenty_families_finds_anything():
+    source, found = generator(0), 0
+    for _ in range(400):
+        sides = torch.randn(4, 5, generator=source).double()
+        pairs = {(i, j): t_test(sides[i], sides[j]) for i in range(4) for j in range(i)}
+        found += min(holm(pairs).values()) < 0.05
+    assert found / 400 < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)

@@ -339,7 +339,15 @@ def test_autocast_and_very_wide_layers_are_torchs_own(caplog):
             assert fused.mlp(torch.ones(4, 1, 5), weights, biases, "tanh", index).dtype == torch.bfloat16
         fused.mlp(torch.ones(4, 1, 5), wide[0], wide[1], "tanh", index)
     assert "autocast" in caplog.text
-    assert "wider than 1024" in caplog.text
+    assert "wider than 512" in caplog.text
+
+
+def test_what_is_being_traced_meets_nothing_but_torch(monkeypatch):
+    weights, biases, index = net([5, 9, 2], (0, 1))
+    x = torch.randn(4, 2, 5, generator=generator(1))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.delattr(fused, "_unsuited")
+    assert fused.mlp(x, weights, biases, "tanh", index).equal(fused.plain(x, weights, biases, "tanh", index))
 
 
 # ---- building and keeping ----

@@ -182,14 +182,15 @@ def test_a_checkpoint_of_another_run_or_update_is_not_taken_for_its_own(tmp_path
 
 
 def test_a_run_tells_what_it_was_and_what_happened_to_it(tmp_path):
-    train(tmp_path, updates=3, env=Game())
-    train(tmp_path, updates=5, env=Game())
+    train(tmp_path, updates=3, env=Game(), about={"weather": "rain"})
+    train(tmp_path, updates=5, env=Game(), about={"weather": "sun"})
     told = json.loads((tmp_path / "run.json").read_text())
     assert told["algorithm"] == "toy" and told["seed"] == 3 and told["demos"] == "numbers"
     assert told["config"] == {"hidden": 8, "batch": 16, "stop_at": None, "learner": {"rate": 0.01}}
     assert told["env"]["spec"]["agents"] == 2 and told["env"]["rules"] == {"rule": 1, "table": None}
     assert told["about"]["torch"] == torch.__version__ and told["about"]["threads"] == torch.get_num_threads()
     events = read_lines(tmp_path / "events.jsonl")
+    assert told["about"]["weather"] == events[0]["weather"] == "rain" and events[3]["weather"] == "sun"
     assert [(e["event"], e["update"]) for e in events] == [
         ("start", 0), ("save", 3), ("updates", 3), ("resume", 3), ("save", 5), ("updates", 5)
     ]  # fmt: skip

@@ -67,19 +67,20 @@ def beginning(
         return build_policy(net, env.spec, generator)
     if start == "clone":
         return bc.clone(replace(clone, net=net, symmetric=symmetric or clone.symmetric), demos, generator, env)
-    return _grown(load_policy(start), start, env)
+    return saved_for(start, env.spec)
 
 
-def _grown(saved: AgentPolicy, start: str, env: Env) -> AgentPolicy:
-    """The saved policy for the agents of `env`: more or fewer of the same roles may share what it learnt."""
-    policy = build_policy(saved.config, env.spec, torch.Generator())
+def saved_for(start: str, spec: EnvSpec) -> AgentPolicy:
+    """The policy in the folder `start`, for the agents of `spec`: more or fewer of a role may share what it learnt."""
+    saved = load_policy(start)
+    policy = build_policy(saved.config, spec, torch.Generator())
     try:
         policy.load_state_dict(saved.state_dict())
     except RuntimeError:
         raise ConfigError(
             f"start: the policy in {start} was learnt by agents of {saved.spec.title or 'another env'} that see "
-            f"{saved.spec.obs} numbers and have the roles {saved.spec.roles}; here they see {env.spec.obs}, and the "
-            f"roles are {env.spec.roles}. A team may grow only within its roles, with all else alike."
+            f"{saved.spec.obs} numbers and have the roles {saved.spec.roles}; here they see {spec.obs}, and the "
+            f"roles are {spec.roles}. A team may grow only within its roles, with all else alike."
         ) from None
     return policy
 

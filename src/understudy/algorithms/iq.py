@@ -14,13 +14,14 @@ Agents learn each by themselves (`mixer="none"`), or r and V are those of a team
 or monotone mixtures (`monotone`, MIFQ). Sources: Garg et al. 2021, arXiv:2106.12142; Bui et al. 2024, arXiv:2310.06801.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.algorithms import adversary
 from understudy.algorithms.ppo import descend
 from understudy.core.config import at_least_one, not_negative
 from understudy.core.errors import ConfigError, DemosError
@@ -37,6 +38,7 @@ from understudy.rollout import Live, begin, collect
 @dataclass(frozen=True)
 class Config:
     net: NetConfig = field(default_factory=lambda: NetConfig(hidden=128, activation="relu"))
+    start: str = "fresh"  # where Q begins: "fresh", or the folder of a saved policy, whose logits are then the first Q
     mixer: Literal["none", "sum", "monotone"] = "none"  # what is valued: agents, or teams by sum or mixture
     sampling: Literal["value", "v0", "online"] = "value"
     discount: float = 0.99
@@ -87,16 +89,20 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
     """A fresh Q that normalises by the demonstrations; online also fresh envs, and a first segment of play."""
     if demos is None or not len(demos):
         raise DemosError("iq learns from demonstrations, and there are none: give it a recording.")
-    soft = SoftQ(config.net, demos.spec, config.mixer, generator)
+    begins = None if config.start == "fresh" else adversary.saved_for(config.start, demos.spec)
+    net = config.net if begins is None else replace(begins.config, dropout=0.0)
+    soft = SoftQ(net, demos.spec, config.mixer, generator)
     optimizer = torch.optim.AdamW(soft.groups(config.weight_decay), lr=config.rate)
     seed = int(torch.randint(2**31, (), generator=generator))
     leave = soft.observe([tree_map(lambda x: x.unsqueeze(1), part) for part in looks(demos, seed)])
+    if begins is not None:
+        soft.policy.load_state_dict(begins.state_dict())  # with its own scales of what is seen
     state = State(soft, optimizer, seed, leave)
     if config.sampling == "online":
         if env is None:
             raise ConfigError("sampling: 'online' plays in the env, and there is none: give it one, or use 'value'.")
         state.live = begin(env, soft.policy, min(config.envs, getattr(env, "copies", config.envs)), generator)
-        played, state.live = collect(env, soft.policy, state.live, _length(config), generator)
+        played, state.live = collect(env, soft.policy, state.live, _length(config, state), generator)
         state.replay = Replay.of(played, config.replay)
     return state
 
@@ -108,7 +114,7 @@ def update(
     rest = torch.zeros_like(state.leave)
     if state.replay is not None:
         assert env is not None and state.live is not None
-        played, state.live = collect(env, state.soft.policy, state.live, _length(config), generator)
+        played, state.live = collect(env, state.soft.policy, state.live, _length(config, state), generator)
         state.replay.put(played)
         rest = iq_rest(state.leave, leaving(state.replay.kept), config.discount, config.penalty)
     totals = []
@@ -137,8 +143,8 @@ def _loss(
     config: Config, state: State, demos: Demos, rest: Float[Tensor, "agent"], generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """What one gradient step lowers, and the implied reward's mean over the demonstrators' steps."""
-    soft, window = state.soft, config.window if config.net.has_past else 1
-    burn_in = config.burn_in if config.net.has_past else 0
+    soft, has_past = state.soft, state.soft.policy.config.has_past
+    window, burn_in = (config.window, config.burn_in) if has_past else (1, 0)
     if config.sampling == "v0":
         count = max(1, config.batch // int(demos.lengths.max()))
         part = demos.padded(torch.randint(len(demos), (count,), generator=generator))
@@ -155,6 +161,6 @@ def _loss(
     return loss + chase, reward
 
 
-def _length(config: Config) -> int:
+def _length(config: Config, state: State) -> int:
     """Steps of a segment of play: a window for policies with a past."""
-    return config.window if config.net.has_past else config.segment
+    return config.window if state.soft.policy.config.has_past else config.segment

@@ -65,7 +65,7 @@ class Config:
     spectral: bool = False  # every layer's largest singular value stays at most 1 (under silu 1 / 1.1)
     replay: int = 0  # earlier updates whose steps the discriminator still sees
     warmup: int = 10  # updates in which discriminator and values learn while the policies stand still
-    settle: int = 50  # updates of the learner after which its steps are 0.7 times as long as at first; 0: they stay
+    settle: int = 100  # updates of the learner after which its steps are 0.7 times as long as at first; 0: they stay
     average: float = 0.1  # the policy that comes out is a mean over the latest updates, about this share; 0: the last
     start: str = "clone"  # where the policies begin: "clone", "fresh", or the folder of a saved policy
     clone: bc.Config = field(default_factory=bc.Config)  # how it is cloned; its net is the learner's

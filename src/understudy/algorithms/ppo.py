@@ -15,7 +15,7 @@ learning rate follows the change that it causes: it is lowered where the mean KL
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -88,7 +88,7 @@ def init(config: Config, demos: Any, env: Env | None, generator: torch.Generator
 def make_optimizer(config: Config, policy: nn.Module, values: nn.Module) -> torch.optim.Optimizer:
     """Policies and values side by side: two groups of parameters, clipped each by itself in `descend`."""
     groups = [{"params": list(policy.parameters())}, {"params": list(values.parameters())}]
-    return torch.optim.Adam(groups, lr=config.rate, eps=1e-5)
+    return torch.optim.Adam(groups, lr=config.rate, eps=1e-5, fused=True)
 
 
 def update(config: Config, state: State, demos: Any, env: Env, generator: torch.Generator) -> dict[str, Tensor]:
@@ -166,7 +166,8 @@ def improve(
     envs = len(rewards)
     with torch.no_grad():
         seen = values.features(played.view)
-        now = values(played.view)
+        inputs = values.normaliser(seen)
+        now = values.worth(inputs)
         after = _next_values(values, played, now)
         advantages = gae(rewards, now, after, played.terminated, played.truncated, config.discount, config.mix)
         returns = advantages + now
@@ -178,20 +179,22 @@ def improve(
         old = policy.head.log_prob(old_params, played.actions, played.view.legal)
 
     totals: dict[str, list[Tensor]] = {}
-    for _ in range(config.passes):
+    needed = Segment(replace(played.view, whole=None), played.actions, starts=played.starts)
+    for number in range(config.passes):
         order = torch.randperm(envs, generator=generator, device=generator.device)
         for rows in order.chunk(config.minibatches):
-            part, weight = tree_take(played, rows), there[rows]
+            part, weight = tree_take(needed, rows), there[rows]
             params, _ = policy.params(part.view, part.actions, tree_take(memory, rows), part.starts)
             log_prob = policy.head.log_prob(params, part.actions, part.view.legal)
             gain = clipped_gain(log_prob - old[rows], advantages[rows], config.clip)
             entropy = policy.entropy(params, part.view.legal)
             policy_loss = -_mean(gain + config.bonus * entropy, weight)
-            value_loss = (values.normalised(seen[rows]) - targets[rows]).square().mean()
+            value_loss = (values.normalised(inputs[rows]) - targets[rows]).square().mean()
             descend(optimizer, value_loss if frozen else policy_loss + value_loss, config.max_grad_norm)
-            with torch.no_grad():
-                kl = _mean(policy.head.kl(old_params[rows], params, part.view.legal), weight)
-            step = {"loss/policy": policy_loss, "loss/value": value_loss, "entropy": _mean(entropy, weight), "kl": kl}
+            step = {"loss/policy": policy_loss, "loss/value": value_loss, "entropy": _mean(entropy, weight)}
+            if number == config.passes - 1:  # what the whole update changed
+                with torch.no_grad():
+                    step["kl"] = _mean(policy.head.kl(old_params[rows], params, part.view.legal), weight)
             for name, value in step.items():
                 totals.setdefault(name, []).append(value.detach())
     with torch.no_grad():
@@ -199,12 +202,11 @@ def improve(
         if adapt and not frozen:
             policy.normaliser.observe(played.obs.flatten(0, -2))
         values.normaliser.observe(seen.flatten(0, -2))
-    last_kl = torch.stack(totals["kl"][-config.minibatches :]).mean()
-    if not frozen:  # what stood still would say that the rate is too low
-        _follow(config, optimizer, last_kl)
-    rate = torch.tensor(float(optimizer.param_groups[0]["lr"]))
     means = {name: torch.stack(each).mean() for name, each in totals.items()}
-    return means | {"kl": last_kl, "explained": explained, "rate": rate}
+    if not frozen:  # what stood still would say that the rate is too low
+        _follow(config, optimizer, means["kl"])
+    rate = torch.tensor(float(optimizer.param_groups[0]["lr"]))
+    return means | {"explained": explained, "rate": rate}
 
 
 def clipped_gain(log_ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:

@@ -36,11 +36,11 @@ class TrackSpec:
     agents: int  # slots; an agent keeps its slot within one recording
     dims: int = 2  # numbers of a position, 2 or 3; 0 where agents give symbols
     symbols: int = 0  # how many different ones; 0 where agents have positions
-    dt: float = 1.0  # from one frame to the next, in `clock`; any number above 0
+    dt: int | float = 1.0  # from one frame to the next, in `clock`; any number above 0
     clock: str = "s"  # unit of time: "s", "beat" or "step"
     unit: str = "m"  # of positions, one of UNITS
-    low: tuple[float, ...] = ()  # bounds of the field, `dims` of them; empty where there are none
-    high: tuple[float, ...] = ()
+    low: tuple[int | float, ...] = ()  # bounds of the field, `dims` of them; empty where there are none
+    high: tuple[int | float, ...] = ()
     names: tuple[str, ...] = ()  # agent_0, agent_1, ... where empty
     teams: tuple[str, ...] = ()  # all "team" where empty
     roles: tuple[str, ...] = ()  # all "agent" where empty
@@ -59,6 +59,9 @@ class TrackSpec:
             raise ConfigError(f"symbols: got {self.symbols:,}; there are from 2 to {MOST:,}, or none.")
         if not 0 < self.dt < math.inf:
             raise ConfigError(f"dt: got {self.dt}; it is the time between two frames, above 0.")
+        object.__setattr__(self, "dt", float(self.dt))  # so that 1 and 1.0 have one fingerprint
+        for name in ("low", "high"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
         for name, known in {"unit": UNITS, "clock": CLOCKS}.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name}: got {getattr(self, name)!r}.{nearest(getattr(self, name), known)}")

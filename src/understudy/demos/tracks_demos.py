@@ -20,7 +20,7 @@ def to_demos(tracks: TrackSet) -> Demos:
 
     Agents that give symbols see the last one, as a one-hot, and choose the next. An agent is present at a moment if it
     is there then and at the next one: its last sighting before a gap leads to nothing that was recorded. A recording
-    of one frame has no step, and is left out (the notes say how many).
+    of one frame has no step, and is left out (the notes say how many). Labels that are not known (nan) become 0.
 
     Raises:
         DemosError: no recording has two frames.

@@ -8,12 +8,13 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 from understudy.evaluation.measured import aligned
 from understudy.evaluation.plots import Curve
 from understudy.evaluation.report import Cell, Curves, Report, Section, Table
-from understudy.maths.stats import Estimate, over_seeds
+from understudy.maths.stats import Estimate, holm, over_seeds, t_test
 
 ENOUGH = 0.9  # of the way from random play to the demonstrators: what "it works" means here
 
@@ -53,6 +54,7 @@ class Comparison:
             _scores(self.trials),
             _needs(self.trials),
             _generalises(self),
+            _sizes(self.trials),
             _cost(self.trials),
             _refusals(self.trials),
         ]
@@ -107,33 +109,48 @@ def needed(trials: Sequence[Trial], method: str, noise: float) -> int | None:
 
 
 def recommendation(trials: Sequence[Trial]) -> str:
-    """Which method to take, and the figures that say so.
+    """Which method to take, and the figures that say so, for each noise by itself.
 
-    Of the methods whose score cannot be told from the best one's on all demonstrations (their 95 % intervals over seeds
-    overlap) the one that needs the fewest demonstrations; of those alike in that, the one that is done first.
+    Of the methods whose score on all demonstrations cannot be told from the best one's by their seeds (Welch's test of
+    each pair, all pairs of one noise corrected together after Holm, 5 %) the one that needs the fewest demonstrations;
+    of those alike in that, the one that is done first.
     """
-    clean = [t for t in trials if t.noise == min((t.noise for t in trials), default=0.0)]
-    most = max((t.demos for t in clean if not t.refused), default=0)
-    found = {m: c for (m, _, demos), c in cells(clean).items() if demos == most}
+    levels = _noises(trials)
+    if len(levels) < 2:
+        return _recommended(trials, "")
+    return "\n\n".join(
+        _recommended(
+            [t for t in trials if t.noise == noise], f"With {noise:.0%} noise: " if noise else "Without noise: "
+        )
+        for noise in levels
+    )
+
+
+def _recommended(trials: Sequence[Trial], when: str) -> str:
+    """For trials of one noise."""
+    most = max((t.demos for t in trials if not t.refused), default=0)
+    found = {m: c for (m, _, demos), c in cells(trials).items() if demos == most}
     scores = {m: score for m, c in found.items() if (score := mean_of(c, "score")) is not None}
     if not scores:
         return (
-            "Nothing can be recommended: no method has a score here. Returns between random play and the demonstrators "
-            "are needed: hand in an env that pays, and demonstrators who earn more than chance."
+            f"{when}Nothing can be recommended: no method has a score here. Returns between random play and the "
+            "demonstrators are needed: hand in an env that pays, and demonstrators who earn more than chance."
         )
     best = max(scores, key=lambda m: scores[m].value)
-    told = [m for m in scores if m != best and scores[m].high < scores[best].low]
+    apart = told_apart({m: found[m] for m in scores})
+    told = [m for m in scores if frozenset((m, best)) in apart]
     alike = [m for m in scores if m not in told]
 
     def order(method: str) -> tuple[float, float]:
-        fewest = needed(clean, method, clean[0].noise)
+        fewest = needed(trials, method, trials[0].noise)
         minutes = mean_of(found[method], "minutes")
         return (math.inf if fewest is None else float(fewest), math.inf if minutes is None else minutes.value)
 
     chosen = min(alike, key=order)
     fewest, minutes = order(chosen)
     words = [
-        f"Take `{chosen}`: from {most} demonstrations it scores {scores[chosen]} (0 random play, 1 the demonstrators)."
+        f"{when}Take `{chosen}`: from {most} demonstrations it scores {scores[chosen]} (0 random play, 1 the "
+        "demonstrators)."
     ]
     if scores[chosen].value < ENOUGH:
         words.append(f"That is below {ENOUGH}: record more demonstrations, or give the methods more time.")
@@ -147,10 +164,19 @@ def recommendation(trials: Sequence[Trial]) -> str:
     if told:
         words.append(f"{_listed(told)} {'scores' if len(told) == 1 else 'score'} less ({_with_scores(told, scores)}).")
     if len(found[chosen]) < 3:
-        words.append("With fewer than three seeds intervals are as good as endless, so none of this is sure.")
+        words.append("With fewer than three seeds a difference is hardly ever told, so none of this is sure.")
     if math.isfinite(minutes):
         words.append(f"It took {minutes:.1f} minutes a seed.")
     return " ".join(words)
+
+
+def told_apart(cell: Mapping[str, Sequence[Trial]]) -> set[frozenset[str]]:
+    """Pairs of methods whose scores differ by more than their seeds do, with 5 % chance of any that do not."""
+    values = {
+        m: [t.figures["score"] for t in c if math.isfinite(t.figures.get("score", math.nan))] for m, c in cell.items()
+    }
+    pairs = {frozenset(pair): t_test(*(values[m] for m in pair)) for pair in combinations(values, 2)}
+    return {pair for pair, p in holm(pairs).items() if p < 0.05}
 
 
 def _methods(trials: Sequence[Trial]) -> list[str]:
@@ -228,6 +254,7 @@ def _generalises(comparison: Comparison) -> Table:
     trials = comparison.trials
     most = max((t.demos for t in trials if not t.refused), default=0)
     columns = {
+        "score, starts learnt from": "score seen",
         "nats, learnt from": "seen",
         "nats, never seen": "held out",
         "one learner among experts": "among experts",
@@ -236,17 +263,38 @@ def _generalises(comparison: Comparison) -> Table:
     rows: list[list[Cell]] = []
     for (method, noise, demos), cell in cells(trials).items():
         if demos == most:
-            figures = [found if (found := mean_of(cell, name)) is not None else "" for name in columns.values()]
+            figures: list[Cell] = [
+                found if (found := mean_of(cell, name)) is not None else "" for name in columns.values()
+            ]
+            if not figures[0] and mean_of(cell, "score") is not None:
+                figures[0] = "not known"
             rows.append([*_row_name(method, noise, trials), *figures, comparison.cross_play.get(method, "")])
     if not any(cell != "" for row in rows for cell in row[len(_head(trials)) :]):
         rows = []
     caption = (
-        f"From {most} demonstrations. Nats: log-probability of a demonstrated choice, in the episodes learnt from and "
+        f"From {most} demonstrations. Score, starts learnt from: in episodes that begin where those demonstrations "
+        "began, 1 is what the demonstrators earned from there; the score above is of fresh starts. Nats: "
+        "log-probability of a demonstrated choice, in the episodes learnt from and "
         "in others. One learner among experts: score with every other seat an expert's. Growth of error: the power of "
         "time with which the missing return grows; 1 is steady, 2 compounds. With strangers: score with one seat taken "
         "by a learner of another seed (least noise)."
     )
     return Table([*_head(trials), *columns, "with strangers"], rows, caption)
+
+
+def _sizes(trials: Sequence[Trial]) -> Table:
+    """From most demonstrations: the same weights in teams of other sizes."""
+    most = max((t.demos for t in trials if not t.refused), default=0)
+    sizes = sorted({int(name.split()[1]) for t in trials for name in t.figures if name.startswith("agents ")})
+    rows: list[list[Cell]] = []
+    for (method, noise, demos), cell in cells(trials).items():
+        found = [mean_of(cell, f"agents {n}") for n in sizes]
+        if demos == most and any(found):
+            rows.append([*_row_name(method, noise, trials), *("does not fit" if e is None else e for e in found)])
+    caption = (
+        f"Score of the same policy in teams of other sizes, from {most} demonstrations; 1: the env's expert there."
+    )
+    return Table([*_head(trials), *(f"{n} agents" for n in sizes)], rows, caption)
 
 
 def _cost(trials: Sequence[Trial]) -> Table:

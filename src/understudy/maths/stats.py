@@ -6,8 +6,9 @@ Source: Agarwal et al. 2021, arXiv:2108.13264 (interquartile mean, stratified bo
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +17,7 @@ from torch import Tensor
 from understudy.core.errors import ConfigError
 
 Statistic = Callable[[Tensor], Tensor]  # [*batch, sample] -> [*batch]
+Test = TypeVar("Test", bound=Hashable)  # what a test is called by
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,47 @@ _STUDENT = (
     2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860,
     2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423,
 )  # fmt: skip
+
+
+def t_test(ours: Sequence[float] | Tensor, theirs: Sequence[float] | Tensor) -> float:
+    """Two-sided p-value of "both have the same mean", whatever their spreads; 1 where a side has fewer than two runs.
+
+        t = (mean_x - mean_y) / sqrt(v_x + v_y),  v = s^2 / n,  freedom = (v_x + v_y)^2 / sum v^2 / (n - 1)
+
+    Source: Welch 1947, doi:10.1093/biomet/34.1-2.28.
+    """
+    sides = [torch.as_tensor(side, dtype=torch.float64) for side in (ours, theirs)]
+    if min(len(side) for side in sides) < 2:
+        return 1.0
+    apart = abs(sides[0].mean().item() - sides[1].mean().item())
+    spreads = [side.var().item() / len(side) for side in sides]
+    if not sum(spreads):
+        return 1.0 if apart == 0 else 0.0
+    freedom = sum(spreads) ** 2 / sum(v * v / (len(x) - 1) for v, x in zip(spreads, sides, strict=True))
+    return _beyond(apart / math.sqrt(sum(spreads)), freedom)
+
+
+def _beyond(t: float, freedom: float) -> float:
+    """P(|T| > t) of Student's t, by its angle: that of T = sqrt(freedom) / tan has the density sin^(freedom - 1)."""
+    angle = math.atan2(math.sqrt(freedom), t)
+    share = torch.linspace(0, 1, 4001, dtype=torch.float64) ** 4  # close together where the density may be steep
+    area = torch.trapezoid((angle * share).sin() ** (freedom - 1), angle * share).item()
+    whole = math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom + 1) / 2)) * math.sqrt(math.pi) / 2
+    return min(1.0, area / whole)
+
+
+def holm(p_values: Mapping[Test, float]) -> dict[Test, float]:
+    """P-values of several tests made one: below 0.05 with 5 % chance at most for any of those with nothing to find.
+
+    The k-th smallest of n is multiplied by n + 1 - k, and none is below one before it.
+
+    Source: Holm 1979, A simple sequentially rejective multiple test procedure.
+    """
+    adjusted, most = {}, 0.0
+    for k, name in enumerate(sorted(p_values, key=lambda test: p_values[test])):
+        most = max(most, min(1.0, (len(p_values) - k) * p_values[name]))
+        adjusted[name] = most
+    return adjusted
 
 
 def probability_of_improvement(

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,7 @@ SIGNATURES = {  # name: pointers, numbers after them
     "understudy_backward": (10, 7),
     "understudy_backward_of_slope": (10, 7),
 }
-WIDEST = 1024  # wider layers leave the caches: torch's own products are as fast
+WIDEST = 512  # the gradients of wider layers would be summed in tens of megabytes
 ALONE = (ctypes.c_int64 * 1)(0)  # the set of every agent where there is one
 
 
@@ -49,13 +49,16 @@ def mlp(
     To float32's rounding it is `plain`, with gradients of any order. The same call gives the same bits, with any number
     of threads, and a row's outputs do not hang on the other rows.
     """
+    if torch.compiler.is_compiling():  # what follows cannot be traced
+        return plain(x, weights, biases, activation, groups, closed)
     reason = _unsuited(x, weights)
-    if reason is None and not torch.is_grad_enabled():
-        return _forward(x, weights, biases, activation, groups, closed)
-    if reason is None:
-        return _Fused.apply(x, activation, groups, closed, *weights, *biases)
-    _tell(reason)
-    return plain(x, weights, biases, activation, groups, closed)
+    if reason is not None:
+        _tell(reason)
+        return plain(x, weights, biases, activation, groups, closed)
+    call = _described(x, weights, activation, groups, closed)
+    if torch.is_grad_enabled():
+        return _Fused.apply(x, call, *weights, *biases)
+    return _forward(x, weights, biases, call)
 
 
 def plain(
@@ -95,22 +98,36 @@ def status() -> str:
     return found if isinstance(found, str) else "in use"
 
 
+class Call(NamedTuple):
+    """What a call asks for."""
+
+    activation: str
+    groups: Tensor
+    closed: bool
+    sizes: tuple[
+        Any, ...
+    ]  # widths, groups; envs, agents, sets, depth, activation, closed, threads: as fused.cpp has them
+
+
 class _Fused(torch.autograd.Function):
     """y of (x, *weights, *biases)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, activation: str, groups: Tensor, closed: bool, *parameters: Tensor) -> Tensor:
-        kept = _room_to_keep(x, parameters, activation, groups, closed) if any(ctx.needs_input_grad) else None
-        ctx.save_for_backward(x, groups, kept, *parameters)
-        ctx.settings = activation, closed
-        return _forward(x, *_halves(parameters), activation, groups, closed, kept)
+    def forward(ctx: Any, x: Tensor, call: Call, *parameters: Tensor) -> Tensor:
+        kept = _room_to_keep(call) if any(ctx.needs_input_grad) else None
+        ctx.save_for_backward(x, kept, *parameters)
+        ctx.call = call
+        return _forward(x, *_halves(parameters), call, kept)
 
     @staticmethod
     def backward(ctx: Any, *pulls: Any) -> Any:
-        x, groups, kept, *parameters = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[0], any(ctx.needs_input_grad[4:])
-        found = _Gradient.apply(x, pulls[0], *ctx.settings, groups, kept, wanted, *parameters)
-        return found[0], None, None, None, *found[1:]
+        x, kept, *parameters = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[0], any(ctx.needs_input_grad[2:])
+        if torch.is_grad_enabled():
+            d_x, *rest = _Gradient.apply(x, pulls[0], ctx.call, kept, wanted, *parameters)
+        else:
+            d_x, *rest = _backward(x, None, pulls[0], *_halves(parameters), ctx.call, *wanted, kept)
+        return d_x, None, *rest
 
 
 class _Gradient(torch.autograd.Function):
@@ -121,42 +138,39 @@ class _Gradient(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         pull: Tensor,
-        activation: str,
-        closed: bool,
-        groups: Tensor,
+        call: Call,
         kept: Tensor | None,
         wanted: tuple[bool, bool],
         *parameters: Tensor,
     ) -> tuple[Tensor | None, ...]:
-        ctx.save_for_backward(x, pull, groups, *parameters)
-        ctx.settings = activation, closed
+        ctx.save_for_backward(x, pull, *parameters)
+        ctx.call = call
         ctx.set_materialize_grads(False)
-        return _backward(x, None, pull, *_halves(parameters), activation, groups, closed, *wanted, kept)
+        return _backward(x, None, pull, *_halves(parameters), call, *wanted, kept)
 
     @staticmethod
     def backward(ctx: Any, *directions: Any) -> Any:
-        x, pull, groups, *parameters = ctx.saved_tensors
-        activation, closed = ctx.settings
-        wanted = [*ctx.needs_input_grad[:2], *ctx.needs_input_grad[7:]]
+        x, pull, *parameters = ctx.saved_tensors
+        wanted = [*ctx.needs_input_grad[:2], *ctx.needs_input_grad[5:]]
         slope_alone = directions[0] is not None and all(each is None for each in directions[1:])
         again = torch.is_grad_enabled()
         if slope_alone and not wanted[1] and not again:
-            given = x, directions[0], pull, *_halves(parameters), activation, groups, closed
+            given = x, directions[0], pull, *_halves(parameters), ctx.call
             d_x, *rest = _backward(*given, wanted[0], any(wanted[2:]))
-            return d_x, None, None, None, None, None, None, *rest
+            return d_x, None, None, None, None, *rest
         with torch.enable_grad():
             # under other names, so that what `x` was made from does not count where it is a parameter too
             inputs = [tensor.view_as(tensor) for tensor in (x, pull, *parameters)]
             for tensor in inputs:
                 tensor.requires_grad_()
-            y = plain(inputs[0], *_halves(inputs[2:]), activation, groups, closed)
+            y = plain(inputs[0], *_halves(inputs[2:]), *ctx.call[:3])
             first = torch.autograd.grad(y, [inputs[0], *inputs[2:]], inputs[1], create_graph=True)
             pairs = [(gradient, each) for gradient, each in zip(first, directions, strict=True) if each is not None]
             outputs, pulls = zip(*pairs, strict=True)
             asked = [tensor for tensor, want in zip(inputs, wanted, strict=True) if want]
             found = iter(torch.autograd.grad(outputs, asked, pulls, create_graph=again, allow_unused=True))
         d_x, d_pull, *rest = [next(found) if want else None for want in wanted]
-        return d_x, d_pull, None, None, None, None, None, *rest
+        return d_x, d_pull, None, None, None, *rest
 
 
 def _halves(parameters: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
@@ -190,8 +204,6 @@ def _tell(reason: str) -> None:
 
 def _unsuited(x: Tensor, weights: Sequence[Tensor]) -> str | None:
     """Why this call is not for the compiled functions. None: it is."""
-    if torch.compiler.is_compiling():  # first: what follows cannot be traced
-        return "torch.compile"
     if x.dtype != torch.float32 or weights[0].dtype != torch.float32:
         return f"they are for float32, and this is {x.dtype}, {weights[0].dtype}"
     if x.device.type != "cpu" or weights[0].device.type != "cpu":
@@ -208,31 +220,31 @@ def _unsuited(x: Tensor, weights: Sequence[Tensor]) -> str | None:
     return None if state == "in use" else state
 
 
-def _room_to_keep(
-    x: Tensor, parameters: Sequence[Tensor], activation: str, groups: Tensor, closed: bool
-) -> Tensor | None:
+def _described(x: Tensor, weights: Sequence[Tensor], activation: str, groups: Tensor, closed: bool) -> Call:
+    depth, sets = len(weights), len(weights[0])
+    widths = (ctypes.c_int64 * (depth + 1))(x.shape[-1], *(weight.shape[1] for weight in weights))
+    agents = 1 if sets == 1 else len(groups)
+    envs = x.shape[:-1].numel() // agents
+    counts = envs, agents, sets, depth, CODES[activation], int(closed), torch.get_num_threads()
+    return Call(activation, groups, closed, (widths, ALONE if sets == 1 else groups.data_ptr(), *counts))
+
+
+def _room_to_keep(call: Call) -> Tensor | None:
     """Where forward leaves its activations for backward. None where backward must compute them again."""
-    widths, sets, sizes = _described(x, _halves(parameters)[0], activation, groups, closed)
     library: Any = _library()
-    floats = library.understudy_kept(widths, sets, *sizes[:-1])
+    floats = library.understudy_kept(*call.sizes[:-1])
     return torch.empty(floats) if floats else None
 
 
 def _forward(
-    x: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    activation: str,
-    groups: Tensor,
-    closed: bool,
-    kept: Tensor | None = None,
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], call: Call, kept: Tensor | None = None
 ) -> Tensor:
     x, weights, biases = x.contiguous(), [w.contiguous() for w in weights], [b.contiguous() for b in biases]
     y = x.new_empty(*x.shape[:-1], weights[-1].shape[1])
-    given = x.data_ptr(), y.data_ptr(), None if kept is None else kept.data_ptr(), _pointers(weights), _pointers(biases)
-    widths, sets, sizes = _described(x, weights, activation, groups, closed)
     library: Any = _library()
-    library.understudy_forward(*given, widths, sets, *sizes)
+    library.understudy_forward(
+        x.data_ptr(), y.data_ptr(), _pointer(kept), _pointers(weights), _pointers(biases), *call.sizes
+    )
     return y
 
 
@@ -242,9 +254,7 @@ def _backward(
     pull: Tensor,
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
-    activation: str,
-    groups: Tensor,
-    closed: bool,
+    call: Call,
     inputs_too: bool,
     parameters_too: bool,
     kept: Tensor | None = None,
@@ -253,33 +263,23 @@ def _backward(
     x, pull = x.contiguous(), pull.contiguous()
     weights, biases = [w.contiguous() for w in weights], [b.contiguous() for b in biases]
     d_x = torch.empty_like(x) if inputs_too else None
-    d_weights, d_biases = ([torch.empty_like(p) for p in each] if parameters_too else [] for each in (weights, biases))
-    widths, sets, sizes = _described(x, weights, activation, groups, closed)
-    rest = (
-        pull.data_ptr(), None if d_x is None else d_x.data_ptr(), _pointers(weights), _pointers(biases),
-        _pointers(d_weights) if parameters_too else None, _pointers(d_biases) if parameters_too else None,
-        widths, sets, *sizes,
-    )  # fmt: skip
+    d_weights, d_biases = (
+        [torch.empty_like(p) if parameters_too else None for p in each] for each in (weights, biases)
+    )
+    given = pull.data_ptr(), _pointer(d_x), _pointers(weights), _pointers(biases)
+    asked = (_pointers(d_weights), _pointers(d_biases)) if parameters_too else (None, None)
     library: Any = _library()
     if direction is None:
-        library.understudy_backward(x.data_ptr(), None if kept is None else kept.data_ptr(), *rest)
+        library.understudy_backward(x.data_ptr(), _pointer(kept), *given, *asked, *call.sizes)
     else:
         direction = direction.contiguous()
-        library.understudy_backward_of_slope(x.data_ptr(), direction.data_ptr(), *rest)
-    return d_x, *(d_weights + d_biases if parameters_too else [None] * (2 * len(weights)))
+        library.understudy_backward_of_slope(x.data_ptr(), direction.data_ptr(), *given, *asked, *call.sizes)
+    return d_x, *d_weights, *d_biases
 
 
-def _described(
-    x: Tensor, weights: Sequence[Tensor], activation: str, groups: Tensor, closed: bool
-) -> tuple[Any, Any, tuple[int, ...]]:
-    """widths, groups, and envs, agents, sets, depth, activation, closed, threads, as fused.cpp has them."""
-    depth, sets = len(weights), len(weights[0])
-    widths = (ctypes.c_int64 * (depth + 1))(x.shape[-1], *(weight.shape[1] for weight in weights))
-    agents = 1 if sets == 1 else len(groups)
-    envs = x.shape[:-1].numel() // agents
-    sizes = (envs, agents, sets, depth, CODES[activation], int(closed), torch.get_num_threads())
-    return widths, ALONE if sets == 1 else groups.data_ptr(), sizes
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
 
 
-def _pointers(tensors: Sequence[Tensor]) -> Any:
-    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+def _pointers(tensors: Sequence[Tensor | None]) -> Any:
+    return (ctypes.c_void_p * len(tensors))(*map(_pointer, tensors))

@@ -104,7 +104,9 @@ class Normaliser(nn.Module):
         """Take `x` into the running mean and deviation (parallel variance of Chan et al. 1979)."""
         if not len(x):
             return
-        batch_mean, batch_var = x.double().mean(dim=0), x.double().var(dim=0, correction=0)
+        x = x.double()
+        batch_mean = x.mean(dim=0)
+        batch_var = (x - batch_mean).square_().mean(dim=0)  # `var` takes three times as long over a first axis
         seen, new = self.count, float(len(x))
         old_mean, old_var = self.mean.double(), self.std.double().square() * (seen > 0)
         total = seen + new

@@ -53,12 +53,16 @@ class Values(nn.Module):
         who = torch.eye(agents, device=view.obs.device, dtype=view.obs.dtype).expand(*view.obs.shape[:-1], agents)
         return torch.cat([view.obs, who, shared], dim=-1)
 
-    def normalised(self, features: Float[Tensor, "*batch agent feature"]) -> Float[Tensor, "*batch agent"]:
-        """In standard deviations of the returns: what the loss compares."""
-        return self.net(self.normaliser(features)).squeeze(-1)
+    def normalised(self, inputs: Float[Tensor, "*batch agent feature"]) -> Float[Tensor, "*batch agent"]:
+        """Of normalised features, in standard deviations of the returns: what the loss compares."""
+        return self.net(inputs).squeeze(-1)
+
+    def worth(self, inputs: Float[Tensor, "*batch agent feature"]) -> Float[Tensor, "*batch agent"]:
+        """Of normalised features, in the reward's unit."""
+        return self.normalised(inputs) * self.std + self.mean
 
     def forward(self, view: View) -> Float[Tensor, "*batch agent"]:
-        return self.normalised(self.features(view)) * self.std + self.mean
+        return self.worth(self.normaliser(self.features(view)))
 
     @torch.no_grad()
     def observe_returns(self, returns: Float[Tensor, "*batch agent"], rate: float = 0.05) -> None:

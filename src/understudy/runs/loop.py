@@ -123,6 +123,7 @@ def run(
     seed: int = 0,
     habits: Habits = Habits(),
     evaluate: Evaluate | None = None,
+    about: dict[str, Any] | None = None,
 ) -> Outcome:
     """Train until the budget is spent or the algorithm has finished; resume where `folder` holds a run.
 
@@ -136,6 +137,7 @@ def run(
         name: the algorithm's name in messages and in run.json; of its module where empty.
         folder: where the run lives; None: nothing is written, and nothing can be resumed.
         evaluate: from the state to numbers that go into the metrics.
+        about: what else is to be told in run.json of where and how it was computed.
 
     Raises:
         RunError: the folder holds another run (says what differs), is in use, damaged, or the disk is full.
@@ -156,7 +158,7 @@ def run(
     )
     with ExitStack() as stack:
         files = stack.enter_context(_Folder.open(Path(folder), habits, device)) if folder is not None else None
-        update = files.begin(_identity(name, config, demos, env, seed), live) if files else 0
+        update = files.begin(_identity(name, config, demos, env, seed), live, about or {}) if files else 0
         metrics = files.rows() if files else []
         earlier = live.seconds
         screen = stack.enter_context(Screen(name, budget.updates, budget.minutes and budget.minutes * 60, habits.show))
@@ -224,10 +226,10 @@ class _Folder:
                     if log is not None:
                         log.close()
 
-    def begin(self, identity: dict[str, Any], live: _Live) -> int:
+    def begin(self, identity: dict[str, Any], live: _Live, told: dict[str, Any]) -> int:
         """Start the run or restore `live` from its last checkpoint; returns the number of updates made."""
         path, self.identity = self.folder / "run.json", sha256(to_json(identity))
-        about = _about(self.device)
+        about = _about(self.device) | told
         if path.exists():
             _same_run(path, identity)
         else:

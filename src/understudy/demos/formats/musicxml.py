@@ -13,6 +13,8 @@ from understudy.demos.formats.common import refusing
 from understudy.demos.formats.voices import VOICES, Note, sampled, voiced
 from understudy.demos.tracks import TrackSet
 
+SUFFIXES = (".musicxml", ".xml", ".mxl", ".krn", ".abc", ".mei")
+
 
 def read_scores(
     paths: Path | str | Sequence[Path | str],
@@ -41,9 +43,12 @@ def read_scores(
     pitches, lost = [], []
     for path in paths:
         with refusing(path, "a score") as where:
+            if not corpus and Path(path).suffix.lower() not in SUFFIXES:
+                raise DemosError(f"{path}: scores are read from {', '.join(SUFFIXES)}.")
             if not corpus and not Path(path).is_file():  # music21 would look for it in the net
                 raise DemosError(f"{path}: there is no such file.")
-            score = music21.corpus.parse(str(path)) if corpus else music21.converter.parse(Path(path))
+            parse = music21.corpus.parse if corpus else music21.converter.parse
+            score = parse(str(path), forceSource=True)  # and not what it keeps of it as a pickle
             found, short = sampled(list(_notes(score, where)), voices, float(beat), where)
             pitches.append(found)
             lost.append(short)

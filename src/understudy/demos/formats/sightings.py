@@ -94,56 +94,20 @@ class Placed:
 
 def place(seen: Sightings, how: Placing, name: str = "", info: Info | None = None) -> Placed:
     """The recording that rows tell of. Raises DemosError where they tell none, or several (see the module's table)."""
-    left_out: list[Omission] = []
     rows = len(seen.time)
-    if (~np.isfinite(seen.time)).any():
-        raise DemosError(f"{seen.spot(np.argmin(np.isfinite(seen.time)))}: there is no time.")
-    if np.isinf(seen.position).any():
-        raise DemosError(f"{seen.spot(np.argmax(np.isinf(seen.position).any(1)))}: the position is infinite.")
-    blank = np.isnan(seen.position).any(1)
-    left_out.append(Omission(int(blank.sum()), rows, "rows", "no position in them"))
-    seen = seen.take(~blank)
-    if not len(seen.time):
-        raise DemosError(f"{seen.where}: nobody is seen in it.")
-    seen = _in_order(seen, how)
-    seen, twice = _once(seen, how)
-    left_out.append(Omission(twice, rows, "rows", "a row of the same agent and time stands before it"))
-    seen = _without_absent(seen)
-    if "ragged" in how.mend:
-        seen, unused = regular(seen, how.step)
-        left_out.append(Omission(unused, rows, "rows", "not beside a moment of the grid that was interpolated on"))
+    seen, left_out = _mended(seen, how)
     step, frame, start = _on_grid(seen, how)
     dt = step if how.dt is None else float(how.dt)
     if how.fastest is not None and "teleports" not in how.mend:
         _expect_no_leap(seen, frame, how.fastest * dt, how)
-    frames = int(frame.max()) + 1
-    dims = seen.position.shape[1]
-    size = frames * len(seen.names) * (4 * dims + 1 + 8 * len(seen.labels))
-    if size > how.max_bytes:
-        order = np.argsort(frame, kind="stable")
-        late = order[np.argmax(np.diff(frame[order], prepend=0))]
-        raise DemosError(
-            f"{seen.spot(late)}: {frames:,} frames of {step:.6g} for {len(seen.names):,} agents are {size:,} bytes, "
-            f"more than {how.max_bytes:,}; the widest gap ends with this row. Part the file, or raise `max_bytes`."
-        )
-    at = (frame, seen.agent)
-    values = np.zeros((frames, len(seen.names), dims), np.float32)
-    present = np.zeros((frames, len(seen.names)), bool)
-    values[at], present[at] = seen.position, True
+    values, present, labels = _spread(seen, frame)
     if how.fastest is not None and "teleports" in how.mend:
-        far = leaps(torch.from_numpy(values), torch.from_numpy(present), how.fastest * dt).numpy()
-        left_out.append(
-            Omission(int(far.sum()), rows, "rows", f"out of reach at {how.fastest:.4g} {how.unit} a second")
-        )
+        far = leaps(values, present, how.fastest * dt)
+        why = f"out of reach at {how.fastest:.4g} {how.unit} a second"
+        left_out.append(Omission(int(far.sum()), rows, "rows", why))
         present &= ~far
-    labels = {}
-    for label, column in seen.labels.items():
-        whole = column.dtype.kind in "iu"
-        spread = np.full(present.shape, -1 if whole else np.nan, np.int64 if whole else np.float32)
-        spread[at] = column
-        labels[label] = torch.from_numpy(spread)
     told = {"start": start * dt / step, **(info or {})}
-    tracks = Tracks(torch.from_numpy(values), torch.from_numpy(present), labels, name, told)
+    tracks = Tracks(values, present, labels, name, told)
     return Placed(tracks, seen.names, dt, tuple(o for o in left_out if o.count))
 
 
@@ -192,6 +156,43 @@ def mended(word: str) -> str:
     return f'mend=("{word}",) does that.'
 
 
+def _mended(seen: Sightings, how: Placing) -> tuple[Sightings, list[Omission]]:
+    """Rows by agent and time, one for each; and what had to go for that."""
+    rows = len(seen.time)
+    if (~np.isfinite(seen.time)).any():
+        raise DemosError(f"{seen.spot(np.argmin(np.isfinite(seen.time)))}: there is no time.")
+    if np.isinf(seen.position).any():
+        raise DemosError(f"{seen.spot(np.argmax(np.isinf(seen.position).any(1)))}: the position is infinite.")
+    blank = np.isnan(seen.position).any(1)
+    seen = seen.take(~blank)
+    if not len(seen.time):
+        raise DemosError(f"{seen.where}: nobody is seen in it.")
+    seen, twice = _once(_in_order(seen, how), how)
+    seen = _without_absent(seen)
+    left_out = [
+        Omission(int(blank.sum()), rows, "rows", "no position in them"),
+        Omission(twice, rows, "rows", "a row of the same agent and time stands before it"),
+    ]
+    if "ragged" in how.mend:
+        seen, unused = regular(seen, how.step)
+        left_out.append(Omission(unused, rows, "rows", "not beside a moment of the grid that was interpolated on"))
+    return seen, left_out
+
+
+def _spread(seen: Sightings, frame: np.ndarray) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """(positions [time agent dim], who is there [time agent], labels [time agent])."""
+    at, shape = (frame, seen.agent), (int(frame.max()) + 1, len(seen.names))
+    values, present = np.zeros((*shape, seen.position.shape[1]), np.float32), np.zeros(shape, bool)
+    values[at], present[at] = seen.position, True
+    labels = {}
+    for name, column in seen.labels.items():
+        whole = column.dtype.kind in "iu"
+        spread = np.full(shape, -1 if whole else np.nan, np.int64 if whole else np.float32)
+        spread[at] = column
+        labels[name] = torch.from_numpy(spread)
+    return torch.from_numpy(values), torch.from_numpy(present), labels
+
+
 def _in_order(seen: Sightings, how: Placing) -> Sightings:
     """Rows by agent, then time, then place in the file."""
     by_agent = np.argsort(seen.agent, kind="stable")
@@ -231,6 +232,14 @@ def _on_grid(seen: Sightings, how: Placing) -> tuple[float, np.ndarray, float]:
     step = float(how.step or frame_step(times))
     start = float(times[0])
     exact = (seen.time - start) / step
+    size = (exact.max() + 1) * len(seen.names) * (4 * seen.position.shape[1] + 1 + 8 * len(seen.labels))
+    if size > how.max_bytes:
+        order = np.argsort(exact, kind="stable")
+        late = order[np.argmax(np.diff(exact[order], prepend=0))]
+        raise DemosError(
+            f"{seen.spot(late)}: {exact.max():.4g} frames of {step:.6g} for {len(seen.names):,} agents are {size:.4g} "
+            f"bytes, more than {how.max_bytes:,}; the widest gap ends here. Part the file, or raise `max_bytes`."
+        )
     frame = np.round(exact).astype(np.int64)
     off = np.abs(exact - frame) > SLACK
     if not off.any():

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from understudy.core.errors import DemosError, missing_extra, nearest
+from understudy.core.files import write_atomically
 from understudy.demos.episode import About
 from understudy.demos.formats.common import refusing
 from understudy.demos.formats.sightings import MAX_BYTES, Placing, Sightings, cells, gathered, numbered, whole_or_not
@@ -86,8 +87,8 @@ def tracks_from_table(
     dt: int | float | None = None,
     clock: str = "s",
     unit: str = "m",
-    low: Sequence[float] = (),
-    high: Sequence[float] = (),
+    low: Sequence[int | float] = (),
+    high: Sequence[int | float] = (),
     fastest: int | float | None = None,
     mend: Collection[str] = (),
     anonymous: bool = False,
@@ -273,8 +274,14 @@ def tracks_to_table(tracks: TrackSet) -> pa.Table:
 
 
 def write_tracks_csv(tracks: TrackSet, path: Path | str) -> None:
-    """Write the table of `tracks_to_table`; `read_tracks_csv` reads it where agents have positions."""
-    pa.csv.write_csv(tracks_to_table(tracks), path)
+    """Write the table of `tracks_to_table`; `read_tracks_csv` reads it where agents have positions.
+
+    A table has no rows for frames in which nobody is there, no field and no unit, and a label of frames becomes one of
+    agents: `TrackSet.save` keeps everything.
+    """
+    sink = pa.BufferOutputStream()
+    pa.csv.write_csv(tracks_to_table(tracks), sink)
+    write_atomically(Path(path), memoryview(sink.getvalue()))
 
 
 def tracks_to_pandas(tracks: TrackSet) -> Any:

@@ -65,7 +65,8 @@ def from_trajectories(
         raise DemosError(f"{where}: {values.dtype} {list(values.shape)}; numbers of [time, individual, 2] are meant.")
     if not 0 < frame_rate < np.inf or not 0 < scale < np.inf:
         raise DemosError(f"frame_rate, scale: got {frame_rate} and {scale}; both are above 0.")
-    positions = np.array(values, np.float32) / np.float32(scale)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+        positions = np.array(values, np.float32) / np.float32(scale)
     if np.isinf(positions).any():
         t, agent = np.argwhere(np.isinf(positions).any(-1))[0]
         raise DemosError(f"{where}: individual {agent}, frame {t}: the position is infinite.")
