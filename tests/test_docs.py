@@ -25,6 +25,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
         "algorithms/pwil.md",
         "few-and-noisy.md",
         "regret.md",
+        "speed.md",
         "formats.md",
         "scenes/index.md",
         "scenes/data.md",

@@ -26,7 +26,7 @@ ROOMS = {  # room -> rooms it may import, besides itself
     "cooking": (LIBRARY - {"runs"}) | {"recordings"},
     "api": LIBRARY,
     "scenes": {"core", "demos", "nets", "algorithms", "evaluation", "runs"},
-    "comparing": {"core", "maths", "demos", "rollout", "evaluation", "runs", "api"},
+    "comparing": {"core", "maths", "demos", "nets", "rollout", "evaluation", "runs", "api"},
     "quickstart": {"core", "envs", "demos", "evaluation", "rollout", "recordings", "cooking", "api"},
     "bench": LIBRARY | {"recordings", "cooking", "api", *BENCHES},
     "bench_cooks": LIBRARY | {"recordings", "cooking", "api"},

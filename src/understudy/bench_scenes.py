@@ -268,7 +268,7 @@ def speed(folder: Path, seeds: int, workers: int, minutes: float | None) -> Repo
     for t in range(0, LONG, 5):  # every fifth frame stands for its neighbours
         past = Clips(made.values[:, :t], made.present[:, :t])
         now = Noise(noise.agents[:, t : t + 1], noise.scene[:, t : t + 1])
-        taken, again = _seconds(lambda past=past, now=now: net.sample(past, now))
+        taken, again = _seconds(partial(net.sample, past, now))
         assert torch.equal(again.values[:, t], made.values[:, t])
         forgetful += 5 * taken
     short = net.noise(many, SHORT, VOICES, generator(0, "short"))

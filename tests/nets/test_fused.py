@@ -1,6 +1,7 @@
 import logging
 import multiprocessing
 import os
+import platform
 import shutil
 import sys
 from itertools import pairwise
@@ -128,6 +129,25 @@ def test_a_row_that_is_not_a_number_touches_no_other_row():
     d_x = gradients(fused.mlp, x, weights, biases, torch.ones(200, 1, 3), "tanh", index)[1]
     assert d_x[77].isnan().all()
     assert d_x[rest].isfinite().all()
+
+
+@compiled
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have other names")
+@pytest.mark.parametrize("processor", ["x86-64", "x86-64-v3"])
+def test_processors_with_shorter_vectors_find_the_same(processor, afresh, monkeypatch):
+    flags = [flag.replace("native", processor) for flag in native.FLAGS]
+    monkeypatch.setattr(native, "FLAGS", flags)
+    weights, biases, index = net([7, 33, 20, 3], (0, 1, 0))
+    double = [[tensor.double() for tensor in each] for each in (weights, biases)]
+    x, pull = torch.randn(150, 3, 7, generator=generator(1)), torch.randn(150, 3, 3, generator=generator(2))
+    assert fused.status() == "in use"
+    for activation in ("tanh", "silu"):
+        ours = gradients(fused.mlp, x, weights, biases, pull, activation, index)
+        exact = gradients(fused.plain, x.double(), *double, pull, activation, index)
+        expect_near(ours, exact, pulls=50)
+        ours = gradients(lambda *a: steepness(fused.mlp, *a), x, weights, biases, pull[..., :1], activation, index)[:6]
+        exact = gradients(lambda *a: steepness(fused.plain, *a), x.double(), *double, pull[..., :1], activation, index)
+        expect_near(ours, exact[:6], pulls=50)
 
 
 # ---- the same bits ----

@@ -160,7 +160,9 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
         values=values,
         shaped=shaped,
         optimizer=ppo.make_optimizer(config.learner, policy, values),
-        judge_optimizer=torch.optim.AdamW(shaped.parameters(), lr=config.judge_rate, weight_decay=config.l2),
+        judge_optimizer=torch.optim.AdamW(
+            shaped.parameters(), lr=config.judge_rate, weight_decay=config.l2, fused=True
+        ),
         live=live,
         running=live.view.obs.new_zeros(config.learner.envs, env.spec.agents),
         replay=adversary.nothing_yet(live, env.spec) if config.replay else None,

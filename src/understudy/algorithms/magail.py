@@ -141,7 +141,7 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
         values=values,
         judge=judge,
         optimizer=ppo.make_optimizer(config.learner, policy, values),
-        judge_optimizer=torch.optim.AdamW(judge.parameters(), lr=config.judge_rate, weight_decay=config.l2),
+        judge_optimizer=torch.optim.AdamW(judge.parameters(), lr=config.judge_rate, weight_decay=config.l2, fused=True),
         live=live,
         running=live.view.obs.new_zeros(config.learner.envs, env.spec.agents),
         replay=adversary.nothing_yet(live, env.spec) if config.replay else None,
