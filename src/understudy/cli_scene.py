@@ -42,7 +42,7 @@ def train(words: list[str]) -> None:
     from understudy import scenes
     from understudy.algorithms.scene import Config
     from understudy.core import config as settings
-    from understudy.demos.tracks import TrackSet
+    from understudy.demos.formats.tracks import read_tracks
     from understudy.runs.loop import Habits
 
     file = _value_of(words, "--config")
@@ -51,7 +51,7 @@ def train(words: list[str]) -> None:
     class Train:
         """Learn a model of whole scenes from tracks: how they go on, or with --masked what is hidden of them."""
 
-        tracks: Path  # folder of tracks, as `TrackSet.save` writes it
+        tracks: Path  # folder of tracks, or a file of a format whose ending is known, such as .csv
         folder: Path  # where the run and the model are kept; the same command resumes
         masked: tyro.conf.FlagCreatePairsOff[bool] = False  # for `scene impute`, not for the others
         config: Path | None = None  # a .toml or .json file with settings; flags overrule it
@@ -65,7 +65,7 @@ def train(words: list[str]) -> None:
 
     given = _parse(Train, words, "scene train")
     made = (scenes.train_masked if given.masked else scenes.train)(
-        TrackSet.load(given.tracks),
+        read_tracks(given.tracks),
         given.settings,
         updates=given.updates,
         minutes=given.minutes,
@@ -89,9 +89,9 @@ class Score:
 def score(words: list[str]) -> None:
     given = _parse(Score, words, "scene score")
     from understudy import scenes
-    from understudy.demos.tracks import TrackSet
+    from understudy.demos.formats.tracks import read_tracks
 
-    found = scenes.score(scenes.load(given.folder), TrackSet.load(given.tracks), given.seed, given.agents)
+    found = scenes.score(scenes.load(given.folder), read_tracks(given.tracks), given.seed, given.agents)
     print(f"{found.per_frame} nats a frame, {found.per_move} nats a move, {found.frames:,} frames")
 
 
@@ -145,9 +145,9 @@ class Impute:
 def impute(words: list[str]) -> None:
     given = _parse(Impute, words, "scene impute")
     from understudy import scenes
-    from understudy.demos.tracks import TrackSet
+    from understudy.demos.formats.tracks import read_tracks
 
-    learned, tracks = scenes.load_masked(given.folder), TrackSet.load(given.tracks)
+    learned, tracks = scenes.load_masked(given.folder), read_tracks(given.tracks)
     scenes.fit(learned, tracks)
     clips = tracks.clips(learned.net.length)
     made = scenes.fill(learned, clips, seed=given.seed, steps=given.steps)
@@ -159,9 +159,9 @@ def impute(words: list[str]) -> None:
 def _sampled(given: Any, ways: dict[str, dict[str, int]]) -> str:
     """Sample each way into a folder of its own; returns what to print."""
     from understudy import scenes
-    from understudy.demos.tracks import TrackSet
+    from understudy.demos.formats.tracks import read_tracks
 
-    learned, tracks = scenes.load(given.folder), TrackSet.load(given.tracks)
+    learned, tracks = scenes.load(given.folder), read_tracks(given.tracks)
     scenes.fit(learned, tracks)
     past, given_labels = scenes.beginnings(learned, tracks, given.past, given.frames)
     lines = []
