@@ -56,7 +56,10 @@ def test_voices_told_in_a_circle_are_refused():
 
 
 def test_counting_chorales_gives_what_others_counted(data_folder):
-    """8.55 and 3.94 nats a frame for voices alone, 7.27 and 3.21 with one other voice (smoothed otherwise)."""
+    """8.55 and 3.94 nats a frame for voices alone; 7.27 and 3.21 told one other voice, whose smoothing is not known.
+
+    The last comes out at 3.45 here, so the bound is wide enough for it; the others agree to 0.02.
+    """
     meant = {"quarter": (8.55, 7.27), "sixteenth": (3.94, 3.21)}
     for grid, figures in meant.items():
         parts = bench_scenes.chorale_parts(data_folder / "jsb_chorales", grid)
