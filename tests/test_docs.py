@@ -27,6 +27,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
         "regret.md",
         "speed.md",
         "formats.md",
+        "scenes/index.md",
         "scenes/data.md",
         "envs/boids.md",
     ],

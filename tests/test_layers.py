@@ -10,7 +10,7 @@ import understudy
 ROOT = Path(understudy.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
 LIBRARY = {"core", "maths", "envs", "demos", "nets", "rollout", "algorithms", "evaluation", "runs"}
-BENCHES = {"bench_cooks", "bench_imitation", "bench_methods", "bench_regret", "bench_sensitivity"}
+BENCHES = {"bench_cooks", "bench_imitation", "bench_methods", "bench_regret", "bench_scenes", "bench_sensitivity"}
 ROOMS = {  # room -> rooms it may import, besides itself
     "core": set(),
     "maths": {"core"},
@@ -25,19 +25,22 @@ ROOMS = {  # room -> rooms it may import, besides itself
     "trust": {"core", "demos", "rollout", "algorithms", "evaluation"},
     "cooking": (LIBRARY - {"runs"}) | {"recordings"},
     "api": LIBRARY,
+    "scenes": {"core", "demos", "nets", "algorithms", "evaluation", "runs"},
     "comparing": {"core", "maths", "demos", "nets", "rollout", "evaluation", "runs", "api"},
     "quickstart": {"core", "envs", "demos", "evaluation", "rollout", "recordings", "cooking", "api"},
     "bench": LIBRARY | {"recordings", "cooking", "api", *BENCHES},
     "bench_cooks": LIBRARY | {"recordings", "cooking", "api"},
     "bench_imitation": {"core", "maths", "nets", "rollout", "evaluation", "runs", "api"},
     "bench_methods": {"core", "maths", "envs", "evaluation", "api", "comparing"},
+    "bench_scenes": {"core", "maths", "demos", "nets", "algorithms", "evaluation", "runs", "scenes"},
     "bench_regret": {"core", "maths", "evaluation", "runs", "api"},
     "bench_sensitivity": {"core", "maths", "evaluation", "rollout", "runs", "api"},
-    "cli": (LIBRARY - {"algorithms"}) | {"recordings", "api", "bench", "comparing", "quickstart", "trust"},
+    "cli": (LIBRARY - {"algorithms"}) | {"recordings", "api", "bench", "comparing", "quickstart", "trust", "cli_scene"},
+    "cli_scene": {"core", "demos", "algorithms", "runs", "scenes", "cli"},
     "__main__": {"cli"},
     "__init__": (LIBRARY - {"maths"}) | {"recordings", "api", "comparing"},
 }
-SHARED = {"ppo", "bc", "adversary", "matching"}  # algorithms that others learn by, begin from and share
+SHARED = {"ppo", "bc", "adversary", "matching", "scene"}  # algorithms that others learn by, begin from and share
 ALWAYS = {"torch", "jaxtyping"}  # all that core and maths may import from outside
 REQUIRED = ALWAYS | {"numpy", "pyarrow", "safetensors", "tyro", "rich", "gymnasium", "pettingzoo"}
 OPTIONAL_AT_TOP = ("envs/adapters/", "demos/formats/", "evaluation/plots.py", "evaluation/video.py", "studio/")

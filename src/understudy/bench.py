@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from understudy import api, bench_cooks, bench_imitation, bench_methods, bench_regret, bench_sensitivity
+from understudy import api, bench_cooks, bench_imitation, bench_methods, bench_regret, bench_scenes, bench_sensitivity
 from understudy.cooking import COLUMNS, SCORED, Likeness, likeness, settings
 from understudy.core.errors import ConfigError, nearest
 from understudy.core.random import generator
@@ -124,6 +124,7 @@ def mairl(folder: Path, seeds: int, workers: int, minutes: float | None, *, name
 
 
 BENCHMARKS: Mapping[str, Callable[[Path, int, int, float | None], Report]] = {
+    "chorales": bench_scenes.chorales,
     "cooks": bench_cooks.cooks,
     "everywhere": bench_methods.everywhere,
     "few": bench_methods.few,
@@ -131,7 +132,9 @@ BENCHMARKS: Mapping[str, Callable[[Path, int, int, float | None], Report]] = {
     "mairl-fixed": partial(mairl, name="mairl-fixed", envs=bench_imitation.FIXED),
     "mairl-table": partial(mairl, name="mairl-table", envs=bench_imitation.PUBLISHED),
     "navigation": navigation,
+    "pedestrians": bench_scenes.pedestrians,
     "regret": bench_regret.regret,
+    "scene-speed": bench_scenes.speed,
     "sensitivity": bench_sensitivity.sensitivity,
 }
 

@@ -431,6 +431,12 @@ def bench(words: list[str]) -> None:
     print(f"\nopen {bench.run(given.name, given.folder, given.seeds, given.workers, given.minutes)}")
 
 
+def scene(words: list[str]) -> None:
+    from understudy import cli_scene
+
+    cli_scene.scene(words)
+
+
 COMMANDS: dict[str, tuple[Callable[[list[str]], int | None], str]] = {
     "quickstart": (quickstart, "imitate people cooking together: a first success and a report"),
     "record": (record, "record a scripted expert, or a policy, in an env"),
@@ -438,6 +444,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int | None], str]] = {
     "evaluate": (evaluate, "measure a policy beside its demonstrators and random play"),
     "compare": (compare, "compare methods on your env and demonstrations, or runs with each other"),
     "watch": (watch, "watch one episode, in the terminal or as a film"),
+    "scene": (scene, "learn, score, sample and steer whole scenes, from tracks alone"),
     "demos": (demos, "look at recordings, check, mend and convert them"),
     "envs": (envs, "list the envs"),
     "bench": (bench, "reproduce figures of the documentation"),

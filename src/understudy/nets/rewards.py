@@ -5,20 +5,19 @@ new team (`envs.rewarded`).
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from understudy.core import config as settings
-from understudy.core.errors import ConfigError, RunError, UnderstudyError
+from understudy.core.errors import ConfigError
 from understudy.core.random import generator
 from understudy.core.types import EnvSpec, View
 from understudy.maths.adversarial import REWARDS
 from understudy.nets.discriminators import Judge, JudgeConfig
-from understudy.nets.saved import read_weights, write_module
-
-VERSION = 1
+from understudy.nets.saved import load_net, save_net
 
 
 class LearnedReward(nn.Module):
@@ -51,12 +50,11 @@ class LearnedReward(nn.Module):
 def save_reward(reward: LearnedReward, folder: Path | str) -> None:
     """Write `reward-HASH.safetensors`, then `reward.json`, into `folder`. Raises RunError on a full disk."""
     told = {
-        "version": VERSION,
         "judge": settings.to_dict(reward.judge.config),
         "form": reward.form,
         "spec": settings.to_dict(reward.spec.to_json()),
     }
-    write_module("reward", reward, told, Path(folder))
+    save_net(reward, folder, "reward", told)
 
 
 def load_reward(folder: Path | str) -> LearnedReward:
@@ -65,20 +63,9 @@ def load_reward(folder: Path | str) -> LearnedReward:
     Raises:
         RunError: there is none, it is damaged, or of a newer format.
     """
-    path = Path(folder) / "reward.json"
-    if not path.exists():
-        raise RunError(f"{folder} holds no reward: {path.name} is not there.")
-    told = settings.read(path)
-    if told.get("version") != VERSION:
-        raise RunError(f"{path} is of format {told.get('version')}, and this understudy reads {VERSION}.")
-    try:
-        weights = read_weights("reward", told, Path(folder))
-        config = settings.from_dict(JudgeConfig, told["judge"], str(path))
-        spec = EnvSpec.from_json(told["spec"])
-        reward = LearnedReward(Judge(config, spec, generator(0, "weights that are replaced")), told["form"])
-        reward.load_state_dict(weights)
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, UnderstudyError):
-            raise
-        raise RunError(f"{path}: no reward can be made of it: {' '.join(str(error).split())}") from None
-    return reward
+
+    def make(told: dict[str, Any], path: str) -> LearnedReward:
+        config, spec = settings.from_dict(JudgeConfig, told["judge"], path), EnvSpec.from_json(told["spec"])
+        return LearnedReward(Judge(config, spec, generator(0, "weights that are replaced")), told["form"])
+
+    return load_net(folder, "reward", make)

@@ -1,0 +1,200 @@
+"""`understudy scene train | score | sample | steer | impute`: models of whole scenes from the command line."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from understudy.cli import _parse, _value_of
+
+COMMANDS: dict[str, str] = {
+    "train": "learn how scenes go on, from tracks; the same command resumes",
+    "score": "how likely recorded tracks are under a model",
+    "sample": "what may come after the beginnings of recorded tracks",
+    "impute": "fill in where agents that appear were not seen",
+    "steer": "the same with goals set, beside the same chance without them",
+}
+
+
+def scene(words: list[str]) -> None:
+    """Run one of `COMMANDS`."""
+    from understudy.core.errors import ConfigError, nearest
+
+    if not words or words[0] in ("-h", "--help"):
+        lines = [f"  {name:8}{told}" for name, told in COMMANDS.items()]
+        print("\n".join(["usage: understudy scene COMMAND ...", "", *lines]))
+        return
+    if words[0] not in COMMANDS:
+        raise ConfigError(f"scene: unknown command `{words[0]}`.{nearest(words[0], COMMANDS)}")
+    doing: dict[str, Callable[[list[str]], None]] = {
+        "train": train,
+        "score": score,
+        "sample": sample,
+        "steer": steer,
+        "impute": impute,
+    }
+    doing[words[0]](words[1:])
+
+
+def train(words: list[str]) -> None:
+    import tyro
+
+    from understudy import scenes
+    from understudy.algorithms.scene import Config
+    from understudy.core import config as settings
+    from understudy.demos.formats.tracks import read_tracks
+    from understudy.runs.loop import Habits
+
+    file = _value_of(words, "--config")
+
+    @dataclass(frozen=True)
+    class Train:
+        """Learn a model of whole scenes from tracks: how they go on, or with --masked what is hidden of them."""
+
+        tracks: Path  # folder of tracks, or a file of a format whose ending is known, such as .csv
+        folder: Path  # where the run and the model are kept; the same command resumes
+        masked: tyro.conf.FlagCreatePairsOff[bool] = False  # for `scene impute`, not for the others
+        config: Path | None = None  # a .toml or .json file with settings; flags overrule it
+        updates: int | None = None  # stop after so many
+        minutes: float | None = None  # stop after so many
+        seed: int = 0
+        run: Habits = field(default_factory=Habits)
+        settings: Annotated[Config, tyro.conf.arg(name="")] = field(
+            default_factory=lambda: Config() if file is None else settings.load(Config, file, f"scene in {file}")
+        )
+
+    given = _parse(Train, words, "scene train")
+    made = (scenes.train_masked if given.masked else scenes.train)(
+        read_tracks(given.tracks),
+        given.settings,
+        updates=given.updates,
+        minutes=given.minutes,
+        folder=given.folder,
+        seed=given.seed,
+        habits=given.run,
+    )
+    print(f"{given.folder}: {made.updates:,} updates in {made.seconds / 60:.1f} minutes")
+
+
+@dataclass(frozen=True)
+class Score:
+    """How likely recorded tracks are under a model: -log p in nats, the lower the likelier."""
+
+    folder: Path  # of the run
+    tracks: Path  # folder of tracks that it did not learn from
+    agents: int | None = None  # rows for those who appear; 0: as many as appear; as slots are where not given
+    seed: int = 0  # of the intervals
+
+
+def score(words: list[str]) -> None:
+    given = _parse(Score, words, "scene score")
+    from understudy import scenes
+    from understudy.demos.formats.tracks import read_tracks
+
+    found = scenes.score(scenes.load(given.folder), read_tracks(given.tracks), given.seed, given.agents)
+    print(f"{found.per_frame} nats a frame, {found.per_move} nats a move, {found.frames:,} frames")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Sample what may come after the beginnings of recorded tracks; the samples are tracks themselves."""
+
+    folder: Path  # of the run
+    tracks: Path  # folder of tracks, whose recordings' first frames are the past
+    out: Path  # a new folder for what is sampled
+    past: int = 8  # frames of each recording that are seen
+    frames: int = 12  # that are sampled after them
+    samples: int = 1  # of each past
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Steer(Sample):
+    """Sample with goals set; beside it, in the same folder, the same chance without them."""
+
+    goal: tuple[str, ...] = ()  # name=value, such as --goal direction=2
+    agent: tuple[str, ...] = ()  # for whom, by name; all where not given
+    begin: int = 0  # the frame to come from which on the goals hold
+
+
+def sample(words: list[str]) -> None:
+    given = _parse(Sample, words, "scene sample")
+    print(_sampled(given, {"": {}}))
+
+
+def steer(words: list[str]) -> None:
+    given = _parse(Steer, words, "scene steer")
+    from understudy.core.errors import ConfigError
+
+    if not given.goal:
+        raise ConfigError("scene steer: say which goal, such as --goal direction=2. Without one it is `scene sample`.")
+    print(_sampled(given, {"free": {}, "steered": _pairs(given.goal)}))
+
+
+@dataclass(frozen=True)
+class Impute:
+    """Fill in, in clips of the length that was learnt, whoever appears in a clip and was not seen in all of it."""
+
+    folder: Path  # of a run with --masked
+    tracks: Path  # folder of tracks with gaps
+    out: Path  # a new folder for the clips
+    steps: int = 8  # through the net
+    seed: int = 0
+
+
+def impute(words: list[str]) -> None:
+    given = _parse(Impute, words, "scene impute")
+    from understudy import scenes
+    from understudy.demos.formats.tracks import read_tracks
+
+    learned, tracks = scenes.load_masked(given.folder), read_tracks(given.tracks)
+    scenes.fit(learned, tracks)
+    clips = tracks.clips(learned.net.length)
+    made = scenes.fill(learned, clips, seed=given.seed, steps=given.steps)
+    scenes.as_tracks(learned, made).save(given.out)
+    hidden, shown = int((made.present & ~clips.present).sum()), int(clips.present.sum())
+    print(f"{given.out}: {len(made):,} clips; {hidden:,} places filled in beside {shown:,} recorded")
+
+
+def _sampled(given: Any, ways: dict[str, dict[str, int]]) -> str:
+    """Sample each way into a folder of its own; returns what to print."""
+    from understudy import scenes
+    from understudy.demos.formats.tracks import read_tracks
+
+    learned, tracks = scenes.load(given.folder), read_tracks(given.tracks)
+    scenes.fit(learned, tracks)
+    past, given_labels = scenes.beginnings(learned, tracks, given.past, given.frames)
+    lines = []
+    for way, goals in ways.items():
+        asked = {
+            name: scenes.wish(learned, past, given.frames, name, value, _slots(given.agent, tracks.spec), given.begin)
+            for name, value in goals.items()
+        }
+        made = scenes.sample(
+            learned, past, given.frames, samples=given.samples, seed=given.seed, goals=asked, given=given_labels
+        )
+        out = given.out / way if way else given.out
+        scenes.as_tracks(learned, made).save(out)
+        lines.append(f"{out}: {len(made):,} scenes of {made.values.shape[1]} frames, the first {given.past} recorded")
+    return "\n".join(lines)
+
+
+def _pairs(goals: tuple[str, ...]) -> dict[str, int]:
+    from understudy.core.errors import ConfigError
+
+    found = {}
+    for each in goals:
+        name, _, value = each.partition("=")
+        if not name or not value.isdecimal():
+            raise ConfigError(f"goal: got {each!r}; name=value is meant, such as direction=2.")
+        found[name] = int(value)
+    return found
+
+
+def _slots(names: tuple[str, ...], spec: Any) -> list[int] | None:
+    from understudy.core.errors import ConfigError, nearest
+
+    for name in names:
+        if name not in spec.names:
+            raise ConfigError(f"agent: nobody is called {name!r}.{nearest(name, spec.names)}")
+    return [spec.names.index(name) for name in names] or None

@@ -1,0 +1,226 @@
+"""What a scene model says of the next frame: distributions over what all agents do at once, with exact likelihood.
+
+`MoveHead`, for positions: a mixture over whole scenes, in each of whose components every agent has its own mixture,
+
+    p(x_1 .. x_N) = sum_m w_m  prod_i  sum_k w_imk  Normal(x_i; mean_imk, S_imk),
+
+with a full covariance S for each agent. The scene's index m couples the agents (all turn left, or all right), without
+an order among them; the agent's own index k lets each hesitate by itself.
+
+`SymbolHead`, for symbols: agents in the order of their slots, each told what those before it chose,
+
+    p(y_1 .. y_N) = prod_i p(y_i | y_1 .. y_{i-1}).
+
+Chance is handed in as uniform numbers, as to all heads of this library (`maths.heads`).
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from understudy.maths.heads import Categorical, standard_normal
+from understudy.nets.trunk import Table, linear
+
+Present = Bool[Tensor, "*batch agent"] | None
+
+
+class Moves(NamedTuple):
+    """Parameters of a `MoveHead`, [*batch] being [scene, time]."""
+
+    scene: Float[Tensor, "*batch m"]  # log of the weights of the scene's components
+    own: Float[Tensor, "*batch agent m k"]  # log of the weights of the agent's own components
+    mean: Float[Tensor, "*batch agent m k dim"]
+    root: Float[Tensor, "*batch agent m k dim dim"]  # lower triangular, S = root root^T
+
+
+class MoveHead(nn.Module):
+    """Features of agents to a joint density of their moves.
+
+    Args:
+        together, alone: components of the scene, and of each agent in each of them. together=1: agents are independent
+            given the past; alone=1: all that is undecided is decided together.
+        least: smallest standard deviation, in the unit of the moves. Without it a likelihood of moves that follow
+            from the past without chance (or that were rounded) has no bound.
+    """
+
+    def __init__(self, hidden: int, dims: int, together: int, alone: int, least: float, generator: torch.Generator):
+        super().__init__()
+        self.dims, self.together, self.alone, self.least = dims, together, alone, least
+        self.scene = linear(hidden, together, generator, 0.1)
+        self.each = linear(hidden, together * alone * (1 + dims + dims * (dims + 1) // 2), generator, 0.3)
+
+    @property
+    def noise(self) -> int:
+        """Uniform numbers of one agent for one move. The scene needs one more."""
+        return 1 + self.dims
+
+    def forward(self, h: Float[Tensor, "*batch agent hidden"], present: Present = None) -> Moves:
+        there = h.new_ones(h.shape[:-1]) if present is None else present.to(h.dtype)
+        pooled = (h * there.unsqueeze(-1)).sum(dim=-2) / there.sum(dim=-1, keepdim=True).clamp(min=1)
+        own, mean, diagonal, below = (
+            self.each(h)
+            .unflatten(-1, (self.together, self.alone, -1))
+            .split([1, self.dims, self.dims, self.dims * (self.dims - 1) // 2], dim=-1)
+        )
+        root = torch.diag_embed(F.softplus(diagonal) + self.least)
+        row, column = torch.tril_indices(self.dims, self.dims, -1, device=h.device)
+        root[..., row, column] = below
+        return Moves(self.scene(pooled).log_softmax(-1), own.squeeze(-1).log_softmax(-1), mean, root)
+
+    def log_prob(
+        self, moves: Moves, x: Float[Tensor, "*batch agent dim"], present: Present = None
+    ) -> Float[Tensor, "*batch"]:
+        """Of what all who are present do at once, in nats (a density, per unit of the moves)."""
+        off = x[..., None, None, :] - moves.mean
+        z: list[Tensor] = []  # S^-1/2 off, one number after another: there are two or three
+        for i in range(self.dims):
+            told = sum((moves.root[..., i, j] * z[j] for j in range(i)), torch.zeros_like(off[..., i]))
+            z.append((off[..., i] - told) / moves.root[..., i, i])
+        scale = moves.root.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
+        normal = -0.5 * torch.stack(z).square().sum(dim=0) - scale - 0.5 * self.dims * math.log(2 * math.pi)
+        each = torch.logsumexp(moves.own + normal, dim=-1)  # [*batch, agent, m]
+        if present is not None:
+            each = each.where(present.unsqueeze(-1), 0.0)
+        return torch.logsumexp(moves.scene + each.sum(dim=-2), dim=-1)
+
+    def sample(
+        self, moves: Moves, noise: Float[Tensor, "*batch agent draw"], scene_noise: Float[Tensor, "*batch 1"]
+    ) -> Float[Tensor, "*batch agent dim"]:
+        """One joint move. Equal noise and nearly equal parameters give nearly equal moves, so pairs can be compared."""
+        m = Categorical(self.together).sample(moves.scene, scene_noise)
+        own, mean, root = _pick(moves.own, m, -2), _pick(moves.mean, m, -3), _pick(moves.root, m, -4)
+        k = Categorical(self.alone).sample(own, noise[..., :1])
+        mean, root = _pick(mean, k, -2), _pick(root, k, -3)
+        return mean + (root @ standard_normal(noise[..., 1:]).unsqueeze(-1)).squeeze(-1)
+
+    def mean(self, moves: Moves) -> Float[Tensor, "*batch agent dim"]:
+        """What is expected of each agent."""
+        weight = (moves.scene[..., None, :, None] + moves.own).exp()
+        return (weight.unsqueeze(-1) * moves.mean).sum(dim=(-3, -2))
+
+
+class SymbolHead(nn.Module):
+    """Features of agents to logits of their symbols, agent after agent.
+
+    Of every agent the latest symbol is known: this frame's of those that chose already, the last frame's of the
+    others. With it agent i gets one message from every agent j (itself among them),
+
+        m_ij = relu(A h_i + B h_j + C[latest_j] + D[latest_j - last_i] + E[j has chosen]),
+
+    and scores symbol s by itself and by how far it lies from what each sounds now, so that an interval that was learnt
+    anywhere on the scale is known everywhere:
+
+        logit_i(s) = (W MLP(h_i, sum_j m_ij) + b)_s  +  sum_j  V m_ij . R[s - latest_j].
+
+    Args:
+        symbols: how many; `latest` may also be `symbols`, which stands for none yet.
+        ordered: False: all choose at once, from what was before (no order of agents matters).
+        social: False: an agent hears itself alone.
+        period: symbols and intervals so far apart are alike; 0: none are (`trunk.Table`).
+    """
+
+    noise = 1
+
+    def __init__(
+        self,
+        hidden: int,
+        symbols: int,
+        ordered: bool,
+        generator: torch.Generator,
+        social: bool = True,
+        period: int = 0,
+        rank: int = 16,
+    ):
+        super().__init__()
+        self.symbols, self.ordered, self.social = symbols, ordered and social, social
+        self.me, self.other = linear(hidden, hidden, generator), linear(hidden, hidden, generator)
+        self.latest = Table(symbols + 1, hidden, generator, period=period)
+        self.interval = Table(2 * symbols + 1, hidden, generator, period=period)
+        self.chosen = Table(2, hidden, generator)
+        self.gather = linear(hidden, hidden, generator, 0.5)
+        self.inner = linear(hidden, 2 * hidden, generator, math.sqrt(2))
+        self.outer = linear(2 * hidden, hidden, generator, 0.5)
+        self.norm = nn.LayerNorm(hidden)
+        self.score = Table(symbols, hidden, generator, 0.01, period)
+        self.common = nn.Parameter(torch.zeros(symbols))
+        self.likes = linear(hidden, rank, generator, 0.3)
+        self.steps = Table(2 * symbols + 1, rank, generator, 0.1, period)
+
+    def forward(
+        self,
+        h: Float[Tensor, "*batch agent hidden"],
+        last: Int[Tensor, "*batch agent"],
+        now: Int[Tensor, "*batch agent"],
+        present: Present = None,
+        agent: int | None = None,
+    ) -> Float[Tensor, "*batch asked symbol"]:
+        """Logits; of `agent` alone where one is named. Of `now`, only what stands before an agent reaches its logits.
+
+        Args:
+            last: symbols of the frame before, `symbols` where there is none.
+        """
+        agents = h.shape[-2]
+        order = torch.arange(agents, device=h.device)
+        mine = order if agent is None else order[agent : agent + 1]
+        chosen = (order < mine.unsqueeze(-1)) & self.ordered  # [me, other]
+        latest = torch.where(chosen, now.unsqueeze(-2), last.unsqueeze(-2))  # [*batch, me, other]
+        known = latest < self.symbols
+        if not self.social:
+            known = known & (order == mine.unsqueeze(-1))
+        if present is not None:
+            known = known & present.unsqueeze(-2)
+        ours, own = h[..., mine, :], last[..., mine]
+        apart = torch.where(own.unsqueeze(-1) < self.symbols, latest - own.unsqueeze(-1), 0) + self.symbols
+        message = (
+            self.me(ours).unsqueeze(-2)
+            + self.other(h).unsqueeze(-3)
+            + F.embedding(latest, self.latest())
+            + F.embedding(apart, self.interval())
+            + F.embedding(chosen.long(), self.chosen())
+        )
+        message = F.relu(message) * known.unsqueeze(-1)
+        h = ours + self.gather(message.sum(dim=-2))
+        h = self.norm(h + self.outer(F.gelu(self.inner(h))))
+        liked = (
+            self.likes(message) * known.unsqueeze(-1)
+        ) @ self.steps().T  # by how far: [*batch, me, other, interval]
+        symbol = torch.arange(self.symbols, device=h.device)
+        far = (symbol - latest.unsqueeze(-1) + self.symbols).clamp(0, 2 * self.symbols)
+        return F.linear(h, self.score(), self.common) + liked.gather(-1, far).sum(dim=-2)
+
+    def log_prob(
+        self,
+        h: Float[Tensor, "*batch agent hidden"],
+        last: Int[Tensor, "*batch agent"],
+        now: Int[Tensor, "*batch agent"],
+        present: Present = None,
+    ) -> Float[Tensor, "*batch agent"]:
+        """Of each agent's symbol given those before it, in nats; 0 for who is absent. Their sum is the frame's."""
+        found = Categorical(self.symbols).log_prob(self(h, last, now, present), now)
+        return found if present is None else found.where(present, 0.0)
+
+    def sample(
+        self,
+        h: Float[Tensor, "*batch agent hidden"],
+        last: Int[Tensor, "*batch agent"],
+        noise: Float[Tensor, "*batch agent 1"],
+        present: Present = None,
+        forced: Int[Tensor, "*batch agent"] | None = None,
+    ) -> Int[Tensor, "*batch agent"]:
+        """One frame. Agents after one whose symbol is `forced` (where not negative) hear it as they hear any other."""
+        head, now = Categorical(self.symbols), last.clamp(max=self.symbols - 1).clone()
+        for i in range(h.shape[-2]):  # an order among agents is what this head is
+            drawn = head.sample(self(h, last, now, present, i).squeeze(-2), noise[..., i, :])
+            now[..., i] = drawn if forced is None else torch.where(forced[..., i] >= 0, forced[..., i], drawn)
+        return now
+
+
+def _pick(x: Tensor, index: Tensor, axis: int) -> Tensor:
+    """`x` with its (negative) `axis` gone: at [*batch] or [*batch, agent] the entry that `index` names."""
+    while index.dim() < x.dim():
+        index = index.unsqueeze(-1)
+    return torch.take_along_dim(x, index, axis).squeeze(axis)

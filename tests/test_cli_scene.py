@@ -1,0 +1,77 @@
+"""Scenes from the command line: from tracks to steered samples, and what is refused."""
+
+import pytest
+import torch
+
+from understudy.cli import main
+from understudy.core.random import generator
+from understudy.demos.tracks import TrackSet, TrackSpec
+
+
+@pytest.fixture
+def tracks(tmp_path):
+    step = 0.1 * torch.randn(6, 14, 2, 2, generator=generator(0))
+    made = TrackSet.stacked(TrackSpec(2, names=("dog", "cat")), step.cumsum(1).cumsum(1))
+    made.labelled(
+        east=lambda each, spec: (each.values[..., 0] > 0).long(), half=lambda each, spec: torch.arange(len(each)) // 7
+    ).save(tmp_path / "tracks")
+    return tmp_path / "tracks"
+
+
+def test_from_tracks_to_steered_samples(tracks, tmp_path, capsys):
+    small = ["--net.trunk.hidden", "8", "--net.trunk.heads", "2", "--net.trunk.layers", "1", "--length", "10"]
+    run = str(tmp_path / "run")
+    words = ["scene", "train", str(tracks), run, "--goals", "east", "--given", "half", "--updates", "1", *small]
+    assert main([*words, "--run.no-show"]) == 0
+    assert main(["scene", "score", run, str(tracks)]) == 0
+    assert "nats a frame" in capsys.readouterr().out
+    how = ["--past", "3", "--frames", "5", "--samples", "2"]
+    assert main(["scene", "sample", run, str(tracks), str(tmp_path / "more"), *how]) == 0
+    assert "12 scenes of 8 frames" in capsys.readouterr().out
+    goal = ["--goal", "east=1", "--agent", "cat", "--begin", "2"]
+    assert main(["scene", "steer", run, str(tracks), str(tmp_path / "what-if"), *how, *goal]) == 0
+    free, steered = (TrackSet.load(tmp_path / "what-if" / way) for way in ("free", "steered"))
+    assert torch.equal(free.values, TrackSet.load(tmp_path / "more").values)
+    assert len(free) == len(steered) == 12 and (steered[0].labels["east"][5:, 1] == 1).all()
+    for before, after in zip(free, steered, strict=True):
+        assert torch.equal(before.values[:5], after.values[:5])
+    assert not torch.equal(free.values, steered.values)
+
+
+def test_gaps_are_filled_and_the_rest_stays(tracks, tmp_path, capsys):
+    whole = TrackSet.load(tracks)
+    present = torch.ones(6, 14, 2, dtype=torch.bool)
+    present[:, 3:6, 1] = False
+    gappy = TrackSet.stacked(whole.spec, whole.values.unflatten(0, (6, 14)), present)
+    gappy.save(tmp_path / "gappy")
+    small = ["--net.trunk.hidden", "8", "--net.trunk.heads", "2", "--net.trunk.layers", "1", "--length", "7"]
+    run, out = str(tmp_path / "run"), tmp_path / "filled"
+    words = ["scene", "train", str(tracks), run, "--masked", "--updates", "1", "--run.no-show", *small]
+    assert main(words) == 0
+    assert main(["scene", "impute", run, str(tmp_path / "gappy"), str(out)]) == 0
+    assert "12 clips; 18 places filled in beside 150 recorded" in capsys.readouterr().out
+    made = TrackSet.load(out)
+    assert made.present.all()
+    known = present.flatten(0, 1)
+    torch.testing.assert_close(made.values[known], gappy.values[known])
+    assert (made.values[~known] != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["smaple"], "Did you mean `sample`"),
+        (["steer", "run", "tracks", "out"], "say which goal"),
+        (["steer", "run", "tracks", "out", "--goal", "east"], "name=value is meant"),
+        (["score", "nowhere", "tracks"], "nowhere holds no scene"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_a_line(words, said, capsys):
+    assert main(["scene", *words]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_help_lists_the_commands(capsys):
+    assert main(["scene"]) == 0
+    told = capsys.readouterr().out
+    assert all(f"  {name} " in told for name in ("train", "score", "sample", "steer", "impute"))
