@@ -3,20 +3,17 @@
 Nothing heavy is imported before a command is known: `understudy --help` answers at once.
 """
 
-import io
 import os
-import re
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-Arguments = TypeVar("Arguments")
+from understudy.cli_words import parse, value_of
+
 INTERRUPTED = 130  # what a shell expects after Ctrl-C
 REFUSED = 2
 
@@ -64,7 +61,7 @@ class Record:
 
 
 def record(words: list[str]) -> None:
-    given = _parse(Record, words, "record")
+    given = parse(Record, words, "record")
     from understudy import api
     from understudy.core.errors import printable
 
@@ -98,7 +95,7 @@ def train(words: list[str]) -> None:
     name, *words = words
     algorithm = api.algorithm_named(name)
     Config: Any = algorithm.Config
-    file = _value_of(words, "--config")
+    file = value_of(words, "--config")
 
     @dataclass(frozen=True)
     class Train:
@@ -119,7 +116,7 @@ def train(words: list[str]) -> None:
             default_factory=lambda: Config() if file is None else settings.load(Config, file, f"{name} in {file}")
         )
 
-    given = _parse(Train, words, f"train {name}", algorithm.__doc__)
+    given = parse(Train, words, f"train {name}", algorithm.__doc__)
     if given.resume and not (given.folder / "run.json").exists():
         raise RunError(f"{given.folder}: no run is here to go on with. Leave --resume out to begin one.")
     if given.env is None and given.rule:
@@ -156,7 +153,7 @@ class Evaluate:
 
 
 def evaluate(words: list[str]) -> None:
-    given = _parse(Evaluate, words, "evaluate")
+    given = parse(Evaluate, words, "evaluate")
     from understudy import api
 
     env = _env(given)
@@ -183,7 +180,7 @@ class Watch:
 
 
 def watch(words: list[str]) -> None:
-    given = _parse(Watch, words, "watch")
+    given = parse(Watch, words, "watch")
     import time
 
     from understudy import api
@@ -251,7 +248,7 @@ OF_METHODS = ("folder", "counts", "noise", "seeds", "updates", "minutes", "worke
 
 
 def compare(words: list[str]) -> None:
-    given = _parse(Compare, words, "compare")
+    given = parse(Compare, words, "compare")
     from understudy import api
     from understudy.core.errors import ConfigError, nearest
 
@@ -329,7 +326,7 @@ class Envs:
 
 
 def envs(words: list[str]) -> None:
-    _parse(Envs, words, "envs")
+    parse(Envs, words, "envs")
     from understudy import api
     from understudy.core.types import legal_size
     from understudy.evaluation.measured import aligned
@@ -354,7 +351,7 @@ def demos(words: list[str]) -> int:
         target: tyro.conf.Positional[Path | None] = None  # where convert writes; without suffix: a folder
         fix: Path | None = None  # where check saves what is sound: a new folder
 
-    given = _parse(Demos, words, "demos")
+    given = parse(Demos, words, "demos")
     from understudy.core.errors import ConfigError
     from understudy.demos import check
     from understudy.demos.formats import convert
@@ -409,7 +406,7 @@ def quickstart(words: list[str]) -> None:
         seed: int = 0
         updates: int = quickstart.UPDATES  # of 20 gradient steps each
 
-    given = _parse(Quickstart, words, "quickstart")
+    given = parse(Quickstart, words, "quickstart")
     print(f"\nopen {quickstart.run(given.folder, given.seed, given.updates)}")
 
 
@@ -425,7 +422,7 @@ class Bench:
 
 
 def bench(words: list[str]) -> None:
-    given = _parse(Bench, words, "bench")
+    given = parse(Bench, words, "bench")
     from understudy import bench
 
     print(f"\nopen {bench.run(given.name, given.folder, given.seeds, given.workers, given.minutes)}")
@@ -465,32 +462,6 @@ def _command(name: str) -> Callable[[list[str]], int | None]:
     return COMMANDS[name][0]
 
 
-def _parse(kind: type[Arguments], words: list[str], name: str, description: str | None = None) -> Arguments:
-    """The settings of one command. Prints help and exits where that is asked for; raises ConfigError in one line."""
-    import tyro
-
-    from understudy.core.errors import ConfigError
-
-    config = (tyro.conf.PositionalRequiredArgs, tyro.conf.PositionalMetavarFromFieldName, tyro.conf.UseAppendAction)
-    box = io.StringIO()
-    try:
-        with redirect_stderr(box):
-            return tyro.cli(kind, args=words, prog=f"understudy {name}", description=description, config=config)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise ConfigError(f"{name}: {_in_one_line(box.getvalue())} `understudy {name} --help` tells more.") from None
-
-
-def _in_one_line(box: str) -> str:
-    """What is wrong, out of the box that tyro draws: up to its first rule, and the flag that it suggests."""
-    rows = [row.strip(" │") for row in box.splitlines() if row.strip() and row[0] not in "╭╰"]
-    parts = [" ".join(part) for rule, part in groupby(rows, lambda row: set(row) <= set("─-")) if not rule]
-    what, *more = parts if "╭" in box else parts[1:]  # without UTF-8 it draws no frame, and its title is a part
-    near = re.search(r"--[\w.-]+", more[0]) if more and more[0].startswith("Perhaps") else None
-    return f"{what.rstrip('.')}." + (f" Did you mean `{near[0]}`?" if near else "")
-
-
 def _unopened(error: OSError) -> str:
     """What the system refused, and what to do."""
     from understudy.core.errors import printable
@@ -498,19 +469,6 @@ def _unopened(error: OSError) -> str:
 
     where = f"{error.filename}: " if error.filename else ""
     return printable(f"{where}{error.strerror or error}. {way_out(error)}".strip())
-
-
-def _value_of(words: list[str], flag: str) -> str | None:
-    """What follows `flag`, or stands behind its `=`; None where it is not there."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word == flag or word.startswith(f"{flag}="):
-            value = following if word == flag else word.partition("=")[2]
-            if not value or value.startswith("--"):
-                from understudy.core.errors import ConfigError
-
-                raise ConfigError(f"{flag}: say which file, after it.")
-            return value
-    return None
 
 
 def _by_command(report: Any, name: str, words: list[str]) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from understudy.cli import _parse, _value_of
+from understudy.cli_words import parse, value_of
 
 COMMANDS: dict[str, str] = {
     "train": "learn how scenes go on, from tracks; the same command resumes",
@@ -45,7 +45,7 @@ def train(words: list[str]) -> None:
     from understudy.demos.formats.tracks import read_tracks
     from understudy.runs.loop import Habits
 
-    file = _value_of(words, "--config")
+    file = value_of(words, "--config")
 
     @dataclass(frozen=True)
     class Train:
@@ -63,7 +63,7 @@ def train(words: list[str]) -> None:
             default_factory=lambda: Config() if file is None else settings.load(Config, file, f"scene in {file}")
         )
 
-    given = _parse(Train, words, "scene train")
+    given = parse(Train, words, "scene train")
     made = (scenes.train_masked if given.masked else scenes.train)(
         read_tracks(given.tracks),
         given.settings,
@@ -87,7 +87,7 @@ class Score:
 
 
 def score(words: list[str]) -> None:
-    given = _parse(Score, words, "scene score")
+    given = parse(Score, words, "scene score")
     from understudy import scenes
     from understudy.demos.formats.tracks import read_tracks
 
@@ -118,12 +118,12 @@ class Steer(Sample):
 
 
 def sample(words: list[str]) -> None:
-    given = _parse(Sample, words, "scene sample")
+    given = parse(Sample, words, "scene sample")
     print(_sampled(given, {"": {}}))
 
 
 def steer(words: list[str]) -> None:
-    given = _parse(Steer, words, "scene steer")
+    given = parse(Steer, words, "scene steer")
     from understudy.core.errors import ConfigError
 
     if not given.goal:
@@ -143,7 +143,7 @@ class Impute:
 
 
 def impute(words: list[str]) -> None:
-    given = _parse(Impute, words, "scene impute")
+    given = parse(Impute, words, "scene impute")
     from understudy import scenes
     from understudy.demos.formats.tracks import read_tracks
 
