@@ -30,12 +30,14 @@ def test_from_tracks_to_steered_samples(tracks, tmp_path, capsys):
     assert "12 scenes of 8 frames" in capsys.readouterr().out
     goal = ["--goal", "east=1", "--agent", "cat", "--begin", "2"]
     assert main(["scene", "steer", run, str(tracks), str(tmp_path / "what-if"), *how, *goal]) == 0
-    free, steered = (TrackSet.load(tmp_path / "what-if" / way) for way in ("free", "steered"))
+    free, steered = (TrackSet.load(tmp_path / f"what-if-{way}") for way in ("free", "steered"))
     assert torch.equal(free.values, TrackSet.load(tmp_path / "more").values)
     assert len(free) == len(steered) == 12 and (steered[0].labels["east"][5:, 1] == 1).all()
     for before, after in zip(free, steered, strict=True):
         assert torch.equal(before.values[:5], after.values[:5])
     assert not torch.equal(free.values, steered.values)
+    assert main(["scene", "sample", run, str(tracks), str(tmp_path / "more.csv"), *how]) == 0
+    assert (tmp_path / "more.csv").is_file()
 
 
 def test_gaps_are_filled_and_the_rest_stays(tracks, tmp_path, capsys):

@@ -101,7 +101,7 @@ class Sample:
 
     folder: Path  # of the run
     tracks: Path  # folder of tracks, whose recordings' first frames are the past
-    out: Path  # a new folder for what is sampled
+    out: Path  # for what is sampled: a new folder, or a .csv or .mid file
     past: int = 8  # frames of each recording that are seen
     frames: int = 12  # that are sampled after them
     samples: int = 1  # of each past
@@ -110,7 +110,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Steer(Sample):
-    """Sample with goals set; beside it, in the same folder, the same chance without them."""
+    """Sample with goals set, and the same chance without them: OUT-steered and OUT-free."""
 
     goal: tuple[str, ...] = ()  # name=value, such as --goal direction=2
     agent: tuple[str, ...] = ()  # for whom, by name; all where not given
@@ -137,7 +137,7 @@ class Impute:
 
     folder: Path  # of a run with --masked
     tracks: Path  # folder of tracks with gaps
-    out: Path  # a new folder for the clips
+    out: Path  # for the clips: a new folder, or a .csv file
     steps: int = 8  # through the net
     seed: int = 0
 
@@ -145,21 +145,21 @@ class Impute:
 def impute(words: list[str]) -> None:
     given = parse(Impute, words, "scene impute")
     from understudy import scenes
-    from understudy.demos.formats.tracks import read_tracks
+    from understudy.demos.formats.tracks import read_tracks, write_tracks
 
     learned, tracks = scenes.load_masked(given.folder), read_tracks(given.tracks)
     scenes.fit(learned, tracks)
     clips = tracks.clips(learned.net.length)
     made = scenes.fill(learned, clips, seed=given.seed, steps=given.steps)
-    scenes.as_tracks(learned, made).save(given.out)
+    write_tracks(scenes.as_tracks(learned, made), given.out)
     hidden, shown = int((made.present & ~clips.present).sum()), int(clips.present.sum())
     print(f"{given.out}: {len(made):,} clips; {hidden:,} places filled in beside {shown:,} recorded")
 
 
 def _sampled(given: Any, ways: dict[str, dict[str, int]]) -> str:
-    """Sample each way into a folder of its own; returns what to print."""
+    """Sample each way into a place of its own; returns what to print."""
     from understudy import scenes
-    from understudy.demos.formats.tracks import read_tracks
+    from understudy.demos.formats.tracks import read_tracks, write_tracks
 
     learned, tracks = scenes.load(given.folder), read_tracks(given.tracks)
     scenes.fit(learned, tracks)
@@ -173,8 +173,8 @@ def _sampled(given: Any, ways: dict[str, dict[str, int]]) -> str:
         made = scenes.sample(
             learned, past, given.frames, samples=given.samples, seed=given.seed, goals=asked, given=given_labels
         )
-        out = given.out / way if way else given.out
-        scenes.as_tracks(learned, made).save(out)
+        out = given.out.with_name(f"{given.out.stem}-{way}{given.out.suffix}") if way else given.out
+        write_tracks(scenes.as_tracks(learned, made), out)
         lines.append(f"{out}: {len(made):,} scenes of {made.values.shape[1]} frames, the first {given.past} recorded")
     return "\n".join(lines)
 

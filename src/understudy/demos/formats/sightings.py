@@ -212,8 +212,9 @@ def _once(seen: Sightings, how: Placing) -> tuple[Sightings, int]:
     again = np.concatenate([[False], (np.diff(seen.agent) == 0) & (np.diff(seen.time) == 0)])
     if again.any() and "twice" not in how.mend:
         row = int(np.argmax(again))
+        more = f", and there are {again.sum() - 1:,} more such rows" if again.sum() > 1 else ""
         raise DemosError(
-            f"{seen.spot(row)}: row {seen.line[row - 1]} is of the same agent and time, as are {again.sum() - 1} more. "
+            f"{seen.spot(row)}: row {seen.line[row - 1]} is of the same agent and time{more}. "
             f"Keep the first of each: {mended('twice')}"
         )
     return seen.take(~again), int(again.sum())
