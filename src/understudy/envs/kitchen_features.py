@@ -10,6 +10,8 @@ counter's content and the other cook's targets as well (284 numbers in cramped_r
 people found pairs that it had not seen less likely: 0.80 nats per action against 0.73.
 """
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -56,6 +58,7 @@ def feature_names(cooks: int) -> tuple[str, ...]:
     return tuple(names)
 
 
+@cache
 def mirror(cooks: int, axis: str) -> Symmetry:
     """What a kitchen seen in a mirror does to observations and actions: a symmetry of the game, in another kitchen.
 

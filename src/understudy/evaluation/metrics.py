@@ -115,9 +115,19 @@ def mean_of_steps(
     if not keep.any():
         raise DemosError("segment: no agent has a choice in any step of it, so there is nothing to average.")
     sums, counts = sums[keep], counts[keep]
+    return pooled_mean(sums, counts, generator)
+
+
+def pooled_mean(
+    sums: Float[Tensor, "episode"],
+    counts: Float[Tensor, "episode"] | Int[Tensor, "episode"],
+    generator: torch.Generator,
+) -> Estimate:
+    """Sum of all sums over the sum of all counts; the interval resamples episodes."""
     rows = resample(len(sums), REPEATS, generator).to(sums.device)
-    ends = interval(sums[rows].sum(1) / counts[rows].sum(1)) if len(sums) > 1 else (-math.inf, math.inf)
-    return Estimate((sums.sum() / counts.sum()).item(), *ends, len(sums))
+    draws = sums[rows].sum(1) / counts[rows].sum(1).clamp(min=1)
+    ends = interval(draws) if len(sums) > 1 else (-math.inf, math.inf)
+    return Estimate((sums.sum() / counts.sum().clamp(min=1)).item(), *ends, len(sums))
 
 
 def likelihood(log_prob: Float[Tensor, "episode time agent"], segment: Segment, generator: torch.Generator) -> Estimate:

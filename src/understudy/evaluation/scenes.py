@@ -4,7 +4,6 @@ Axes are `scene, time, agent`; several futures of one past stand on an axis `sam
 on the same frames in the recordings' own units, so figures of different models can stand side by side.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -17,8 +16,8 @@ from torch import Tensor
 from understudy.core.errors import DemosError
 from understudy.core.tree import tree_map
 from understudy.demos.tracks import Clips, TrackSet
-from understudy.evaluation.metrics import REPEATS, mean_of_steps
-from understudy.maths.stats import Estimate, estimate, interval, resample
+from understudy.evaluation.metrics import mean_of_steps, pooled_mean
+from understudy.maths.stats import Estimate, estimate
 from understudy.nets.mlp import AgentMLP
 from understudy.nets.scene import Likelihood
 
@@ -69,7 +68,7 @@ def likelihood(
         moves.append(found.counted.sum(dim=(1, 2)))
         counts.append(found.counted.any(dim=-1).sum(dim=1))
     total, frames, each = torch.cat(sums), torch.cat(counts), torch.cat(moves)
-    return Nats(_ratio(total, frames, generator), _ratio(total, each, generator), int(frames.sum()))
+    return Nats(pooled_mean(total, frames, generator), pooled_mean(total, each, generator), int(frames.sum()))
 
 
 def _pieces(tracks: TrackSet, rows: int, agents: int | None, length: int | None) -> Iterator[Clips]:
@@ -81,14 +80,6 @@ def _pieces(tracks: TrackSet, rows: int, agents: int | None, length: int | None)
     clips = tracks.clips(length, agents=agents)
     for begin in range(0, len(clips), rows):
         yield tree_map(lambda x, begin=begin: x[begin : begin + rows], clips)
-
-
-def _ratio(total: Tensor, count: Tensor, generator: torch.Generator) -> Estimate:
-    """Sum of all totals over the sum of all counts; the interval resamples rows."""
-    rows = resample(len(total), REPEATS, generator)
-    draws = total[rows].sum(dim=1) / count[rows].sum(dim=1).clamp(min=1)
-    ends = interval(draws) if len(total) > 1 else (-math.inf, math.inf)
-    return Estimate(float(total.sum() / count.sum().clamp(min=1)), *ends, len(total))
 
 
 # --- futures beside the one that came -------------------------------------------------------------------------------
