@@ -5,6 +5,7 @@ it a reward above 0 pays a learner for not finishing, one below 0 for finishing 
 so that what a discriminator would think of it is known from how much of its time each side spends there.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -177,6 +178,46 @@ def present(steps: Segment) -> Float[Tensor, "*step agent"]:
 def leave(before: Bool[Tensor, "*batch agent"], after: Bool[Tensor, "*batch agent"]) -> bool:
     """Somebody who was there before a step is away after it."""
     return bool((before & ~after).any())
+
+
+@runtime_checkable
+class Settings(Protocol):
+    """How a method that learns against a discriminator goes on from one update to the next."""
+
+    @property
+    def learner(self) -> ppo.Config: ...
+    @property
+    def warmup(self) -> int: ...
+    @property
+    def settle(self) -> int: ...
+    @property
+    def average(self) -> float: ...
+    @property
+    def start(self) -> str: ...
+
+
+@runtime_checkable
+class Player(ppo.Learner, Protocol):
+    """What `advance` moves on."""
+
+    averaged: AgentPolicy
+    updates: int
+
+
+def advance(
+    config: Settings,
+    player: Player,
+    env: Env,
+    pay: Callable[[Segment, Live], tuple[Tensor, dict[str, Tensor]]],
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """`ppo.advance` by policies that stand still in the warm-up and settle after it; their mean follows them."""
+    learnt = max(0, player.updates - config.warmup)
+    learner, frozen = settled(config.learner, learnt, config.settle), player.updates < config.warmup
+    stats = ppo.advance(learner, player, env, pay, generator, frozen, adapt=config.start == "fresh")
+    player.updates += 1
+    follow(player.averaged, player.policy, 1 / (1 + config.average * learnt))
+    return stats
 
 
 @runtime_checkable

@@ -195,12 +195,7 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
         stats |= {"reward/mean": rewards.mean(), "reward/std": rewards.std()}
         return rewards, stats | {"gone/expert": state.expert_gone, "gone/learner": gone}
 
-    learnt = max(0, state.updates - config.warmup)
-    learner = adversary.settled(config.learner, learnt, config.settle)
-    stats = ppo.advance(learner, state, env, pay, generator, frozen, adapt=config.start == "fresh")
-    state.updates += 1
-    adversary.follow(state.averaged, state.policy, 1 / (1 + config.average * learnt))
-    return stats
+    return adversary.advance(config, state, env, pay, generator)
 
 
 def result(state: State) -> AgentPolicy:
