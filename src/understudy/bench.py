@@ -21,9 +21,9 @@ from understudy.evaluation.report import Curves, Report, Section, Table
 from understudy.maths.stats import estimate, over_seeds
 from understudy.recordings import people_in_all_kitchens
 from understudy.rollout import play
+from understudy.runs.loop import QUIET
 from understudy.runs.many import side_by_side
 
-QUIET = api.Habits(threads=1, show=False)
 EPISODES = 32  # that each learned pair plays in a kitchen
 
 

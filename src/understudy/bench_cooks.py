@@ -22,6 +22,7 @@ from understudy.maths.stats import over_seeds
 from understudy.nets import NetConfig
 from understudy.recordings import people_cooking, people_in_all_kitchens
 from understudy.rollout import Team, play, score
+from understudy.runs.loop import QUIET
 from understudy.runs.many import kept, side_by_side
 
 METHODS = ("bc", "magail", "iq")
@@ -76,7 +77,7 @@ def _one_seed(seed: int, folder: Path, minutes: float) -> dict[str, dict[str, di
     for split in ("train", "test"):  # the second is the stranger
         where, demos = folder / "clones" / split / f"seed-{seed}", people_in_all_kitchens(split, mirrored=True)
         clones[split] = where
-        api.train("bc", demos, config=_cloning(), folder=where, seed=seed, habits=_quiet())
+        api.train("bc", demos, config=_cloning(), folder=where, seed=seed, habits=QUIET)
     return {layout: _in_kitchen(layout, seed, clones, folder / layout, minutes) for layout in LAYOUTS}
 
 
@@ -93,7 +94,7 @@ def _in_kitchen(
             return _figures(api.load_policy(begins), stranger, kitchen, seed)
         run = api.train(
             method, people, kitchen,
-            config=configs[method], minutes=minutes, folder=path.parent, seed=seed, habits=_quiet(),
+            config=configs[method], minutes=minutes, folder=path.parent, seed=seed, habits=QUIET,
         )  # fmt: skip
         return _figures(run.policy, stranger, kitchen, seed)
 
@@ -107,10 +108,6 @@ def _cloning() -> bc.Config:
     """Without a memory: such a clone plays better, and can be asked about any step by itself."""
     net = NetConfig(hidden=128, activation="relu", dropout=0.5)
     return bc.Config(net=net, held_out=0.12, weight_decay=1.0)
-
-
-def _quiet() -> api.Habits:
-    return api.Habits(threads=1, show=False)
 
 
 def _figures(policy: Policy, stranger: Policy, kitchen: Kitchen, seed: int) -> dict[str, float]:

@@ -21,6 +21,7 @@ from understudy.maths.stats import over_seeds
 from understudy.nets import NetConfig
 from understudy.nets.rewards import save_reward
 from understudy.rollout import Team, Uniform, play, to_demos
+from understudy.runs.loop import QUIET
 from understudy.runs.many import kept
 
 METHODS = ("bc", "symmetric bc", "magail", "maairl")  # the third and fourth begin from the second, their default
@@ -53,10 +54,9 @@ def _learned(path: Path, *, name: str, method: str, seed: int, updates: int, min
         module.Config(**settings),
         (None, None) if cloning else (updates, minutes),
     )  # a clone ends by itself
-    habits = api.Habits(threads=1, show=False)
     run = api.train(
         module, demos, env,
-        config=config, updates=budget[0], minutes=budget[1], folder=folder, seed=seed, habits=habits,
+        config=config, updates=budget[0], minutes=budget[1], folder=folder, seed=seed, habits=QUIET,
     )  # fmt: skip
     figures: dict[str, Any] = {"updates": run.updates}
     for who, policy in {**_pairings(env, run.policy), **_anchors(env)}.items():  # all from the same starts

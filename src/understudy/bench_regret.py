@@ -5,6 +5,7 @@ the learned play than by leaving the expert's, and no recording of play that all
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from understudy import api
 from understudy.evaluation.report import Cell, Report, Table
 from understudy.maths.stats import over_seeds
+from understudy.runs.loop import QUIET
 from understudy.runs.many import side_by_side
 
 Settings = Mapping[str, Any]
@@ -83,7 +85,7 @@ def _one(game: str, method: str, seed: int, folder: Path, minutes: float | None)
         minutes=minutes,
         seed=seed,
         folder=folder / game.replace(", ", "-") / method.replace(", ", "-") / f"seed-{seed}",
-        habits=api.Habits(threads=1, show=False, log_every=1),
+        habits=replace(QUIET, log_every=1),
     )
     found = api.regret(run, env)
     asked = float(run.metrics[-1].get("queries") or 0)

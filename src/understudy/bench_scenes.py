@@ -27,7 +27,7 @@ from understudy.evaluation.scenes import displacement_errors, likelihood, parall
 from understudy.maths.stats import Estimate, over_seeds
 from understudy.nets.scene import CausalSceneNet, Noise, SceneNet, SceneShape
 from understudy.nets.trunk import TrunkConfig
-from understudy.runs.loop import Habits
+from understudy.runs.loop import QUIET
 from understudy.runs.many import side_by_side
 
 Made = TypeVar("Made")
@@ -89,7 +89,7 @@ def _sing_on(grid: str, seed: int, folder: Path, minutes: float | None) -> dict[
         minutes=minutes,
         folder=folder / grid / f"seed-{seed}",
         seed=seed,
-        habits=Habits(threads=1, show=False),
+        habits=QUIET,
     )
     scored = {part: scenes.score(learned, parts[part], seed) for part in ("valid", "test")}
     beat = torch.arange(FRAMES).expand(64, -1) % (16 // GRIDS[grid])
@@ -200,7 +200,7 @@ def _walk(task: tuple[str, int], folder: Path, minutes: float | None) -> dict[st
     train, test = pedestrian_parts(folder, name)
     learned = scenes.train(
         train, WALKS, minutes=minutes, folder=folder / name / f"seed-{seed}", seed=seed,
-        habits=Habits(threads=1, show=False),
+        habits=QUIET,
     )  # fmt: skip
     straight = Straight.fit(train)
     clips = test.clips(SEEN + AHEAD, stride=1, complete=True, least_present=2, agents=0)

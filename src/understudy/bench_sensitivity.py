@@ -18,6 +18,7 @@ from understudy.evaluation import metrics
 from understudy.evaluation.report import Cell, Report, Table
 from understudy.maths.stats import over_seeds
 from understudy.rollout import Uniform, play
+from understudy.runs.loop import QUIET
 from understudy.runs.many import kept, side_by_side
 
 ENVS = ("navigation", "communication", "spread")
@@ -112,10 +113,7 @@ def _learn(path: Path, *, run: tuple[int, str, str, str, float], minutes: float)
     for field in TURNED[method].get(what, ()):
         config = turned(config, field, factor)
     demos = api.record(env, episodes=DEMONSTRATIONS)
-    habits = api.Habits(threads=1, show=False)
-    learned = api.train(
-        method, demos, env, config=config, minutes=minutes, folder=path.parent, seed=seed, habits=habits
-    )
+    learned = api.train(method, demos, env, config=config, minutes=minutes, folder=path.parent, seed=seed, habits=QUIET)
     sides = (learned.policy, api.expert_of(env), Uniform(env.spec))
     means = [metrics.returns(play(env, who, EPISODES, generator(seed, "played"))).double().mean(0) for who in sides]
     ours, expert, random = means

@@ -318,7 +318,7 @@ def _trial(task: _Task, scene: _Scene, plan: Plan) -> Trial:
     try:
         run = api.train(
             task.method, demos, scene.env, config=given, updates=plan.updates, minutes=plan.minutes,
-            folder=task.folder, seed=task.seed, habits=api.Habits(threads=1, show=False),
+            folder=task.folder, seed=task.seed, habits=loop.QUIET,
             expert=scene.expert if api.asks(task.method) else None,
         )  # fmt: skip
         _not_longer(task, {"updates": run.updates, "minutes": None}, budget)

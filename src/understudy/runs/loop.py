@@ -80,6 +80,9 @@ class Habits:
             raise ConfigError(f"log_every={self.log_every}, keep={self.keep}: both are 1 or more.")
 
 
+QUIET = Habits(threads=1, show=False)  # of a run beside others
+
+
 @dataclass
 class Outcome:
     """Where a run stands: its state, one row of metrics for each line of the log, and why it stopped."""
