@@ -283,6 +283,36 @@ def test_while_they_warm_up_the_policies_stand_still_and_values_and_discriminato
     assert any(not torch.equal(v, before[0][k]) for k, v in state.policy.state_dict().items())
 
 
+def test_where_the_judge_says_nothing_the_anchor_leads_to_what_was_shown():
+    """A flat judge pays nothing: a table becomes the demonstrators' shares of moves."""
+    env = exits(0.2)  # move 0 in 0.8 of the steps
+    demos = api.record(env, episodes=400)
+    learner = replace(SMALL.learner, rate=0.03, target_kl=0.0)
+    config, state, draws = begun(env, demos, anchor=0.5, judge_rate=0.0, absorbing=False, learner=learner)
+    for weight in state.judge.parameters():
+        weight.data.zero_()
+
+    def stays():
+        params, _ = state.policy.params(View(torch.tensor([[[[1.0, 0.0]]]])), torch.zeros(1, 1, 1, dtype=torch.long))
+        return params.softmax(dim=-1)[0, 0, 0, 0].item()
+
+    assert stays() < 0.6
+    for _ in range(40):
+        magail.update(config, state, demos, env, draws)
+    assert stays() == pytest.approx(1 - len(demos) / demos.steps, abs=0.05)
+
+
+def test_the_anchor_is_the_loss_of_cloning_on_the_demonstrators_own_steps():
+    env = api.make_env("spread")
+    demos = api.record(env, episodes=4)
+    config, state, _ = begun(env, demos, anchor=0.3, symmetric=False, batch=100)  # all steps of the recordings
+    loss = adversary.anchored(config, state, demos, env, generator(0))
+    params, _ = state.policy.params(demos.padded().view, demos.padded().actions)
+    expected = -0.3 * state.policy.head.log_prob(params, demos.padded().actions).mean()
+    torch.testing.assert_close(loss(0), expected)
+    torch.testing.assert_close(loss(7), expected)
+
+
 def test_two_confined_layers_of_silu_are_nowhere_steeper_than_1():
     """Of one feature, all weights as large as they may be: the slope of silu, 1.0998, twice over."""
     spec = EnvSpec(agents=1, obs=1, action=Discrete(2), horizon=5)

@@ -67,6 +67,7 @@ class Config:
     replay: int = 0  # earlier updates whose steps the discriminator still sees
     warmup: int = 10  # updates in which discriminator and values learn while the policies stand still
     settle: int = 100  # updates of the learner after which its steps are 0.7 times as long as at first; 0: they stay
+    anchor: float = 0.2  # weight of the loss of cloning beside what is paid, in deviations of the advantage per nat
     average: float = 0.1  # the policy that comes out is a mean over the latest updates, about this share; 0: the last
     start: str = "clone"  # where the policies begin: "clone", "fresh", or the folder of a saved policy
     clone: bc.Config = field(default_factory=bc.Config)  # how it is cloned; its net is the learner's
@@ -74,7 +75,7 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least_one(self, "judge_steps", "batch")
-        not_negative(self, "judge_rate", "l2", "penalty", "slope", "replay", "warmup", "settle", "env_reward")
+        not_negative(self, "judge_rate", "l2", "penalty", "slope", "replay", "warmup", "settle", "anchor", "env_reward")
         if self.reward not in REWARDS:
             raise ConfigError(f"reward: got {self.reward!r}; one of {', '.join(REWARDS)} is meant.")
         if not 0 <= self.average < 1:
@@ -171,7 +172,7 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
             rewards = rewards + config.env_reward * played.rewards
         return rewards, stats | {"gone/expert": state.expert_gone, "gone/learner": gone}
 
-    return adversary.advance(config, state, env, pay, generator)
+    return adversary.advance(config, state, demos, env, pay, generator)
 
 
 def result(state: State) -> AgentPolicy:
