@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from understudy.algorithms import bc, ppo
-from understudy.core.config import at_least_one
+from understudy.core.config import at_least_one, share
 from understudy.core.errors import ConfigError
 from understudy.core.symmetry import elsewhere, symmetries_of
 from understudy.core.tree import tree_cat, tree_leaves, tree_map, tree_take
@@ -54,9 +54,7 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least_one(self, "rounds", "envs", "steps")
-        for name in ("decay", "deviations"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, but it is a share: 0 to 1.")
+        share(self, "decay", "deviations")
         if not math.isfinite(self.threshold):
             raise ConfigError(f"threshold: got {self.threshold}, but it must be a finite number of nats.")
         if self.budget is not None and self.budget < 0:

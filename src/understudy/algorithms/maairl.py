@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from understudy.algorithms import adversary, bc, ppo
 from understudy.algorithms.adversary import EAGER, Side, learner_defaults
-from understudy.core.config import at_least_one, not_negative
+from understudy.core.config import at_least_one, not_negative, share
 from understudy.core.errors import ConfigError
 from understudy.core.symmetry import Groups, elsewhere, symmetries_of
 from understudy.core.tree import tree_cat, tree_map, tree_take
@@ -82,9 +82,7 @@ class Config:
         not_negative(self, "judge_rate", "l2", "penalty", "slope", "replay", "warmup", "settle", "anchor")
         if self.pays not in ("level", "ratio", "shaped", "reward"):
             raise ConfigError(f"pays: got {self.pays!r}; 'level', 'ratio', 'shaped' or 'reward' is meant.")
-        for name in ("average", "contrast"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be 0 or more and below 1.")
+        share(self, "average", "contrast", below=True)
         if self.learner.discount == 1:
             raise ConfigError("discount: 1 makes staying in the absorbing state worth infinitely much: use less.")
 

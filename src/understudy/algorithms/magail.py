@@ -23,7 +23,7 @@ from torch import Tensor
 
 from understudy.algorithms import adversary, bc, ppo
 from understudy.algorithms.adversary import EAGER, Side, learner_defaults
-from understudy.core.config import at_least_one, not_negative
+from understudy.core.config import at_least_one, not_negative, share
 from understudy.core.errors import ConfigError
 from understudy.core.symmetry import Groups, elsewhere, symmetries_of
 from understudy.core.tree import tree_take
@@ -78,8 +78,7 @@ class Config:
         not_negative(self, "judge_rate", "l2", "penalty", "slope", "replay", "warmup", "settle", "anchor", "env_reward")
         if self.reward not in REWARDS:
             raise ConfigError(f"reward: got {self.reward!r}; one of {', '.join(REWARDS)} is meant.")
-        if not 0 <= self.average < 1:
-            raise ConfigError(f"average: got {self.average}, but it must be 0 or more and below 1.")
+        share(self, "average", below=True)
         if self.opponents and self.judge.sees != "actions":
             raise ConfigError(
                 f"opponents: they act before a judge that sees='actions', and this sees {self.judge.sees!r}."

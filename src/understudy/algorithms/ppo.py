@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from understudy.core.config import at_least_one, not_negative
+from understudy.core.config import at_least_one, not_negative, share
 from understudy.core.errors import ConfigError
 from understudy.core.tree import tree_take
 from understudy.core.types import Env, Segment
@@ -59,8 +59,7 @@ class Config:
         not_negative(self, "rate", "target_kl", "clip", "bonus")
         if not self.max_grad_norm > 0:
             raise ConfigError(f"max_grad_norm: got {self.max_grad_norm}, but it must be above 0; inf clips nothing.")
-        if not 0 <= self.discount <= 1 or not 0 <= self.mix <= 1:
-            raise ConfigError(f"discount={self.discount}, mix={self.mix}: both must lie in [0, 1].")
+        share(self, "discount", "mix")
 
 
 @dataclass
