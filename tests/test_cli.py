@@ -282,6 +282,8 @@ def test_runs_are_measured_and_compared_in_the_env_that_is_named(run, recorded, 
         assert line.removeprefix(name).strip().startswith(value), "the same figures as alone, then the other's"
     code, said = run("compare")
     assert code == 2 and "Traceback" not in said
+    code, said = run("compare", trained[0], recorded, *where)
+    assert code == 2 and "holds no policy" in said
     code, said = run("evaluate", trained[0])
     assert code == 2 and "'navigation' had other rules" in said
     code, said = run("evaluate", trained[0], "--rule", "agents=2")

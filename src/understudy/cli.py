@@ -309,6 +309,8 @@ def _runs_measured(given: Compare) -> dict[str, Any]:
     from understudy import api
 
     folders = [Path(each) for each in given.what]
+    for folder in folders:
+        api.load_policy(folder)  # asked before the first is measured, not after it
     env = api.env_of(folders[0]) if given.env is None and not given.rule else _env(given)
     demos = _demos(given.demos, env)
     alone = len({folder.name for folder in folders}) == len(folders)  # their names tell them apart

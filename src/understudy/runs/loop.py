@@ -144,6 +144,7 @@ def run(
 
     Raises:
         RunError: the folder holds another run (says what differs), is in use, damaged, or the disk is full.
+        Diverged: NaN in a module, in a folder or in memory.
         ConfigError: no budget, for an algorithm that does not stop by itself.
         Interrupted: Ctrl-C or SIGTERM, after saving. A second one stops at once.
     """
@@ -154,6 +155,9 @@ def run(
         devices.set_threads(habits.threads)
     device = devices.choose(habits.device)
     name = name or getattr(algorithm, "__name__", type(algorithm).__name__).rpartition(".")[2]
+    identity = _identity(name, config, demos, env, seed)
+    if folder is not None and (known := Path(folder) / "run.json").exists():
+        _same_run(known, identity)  # said before a warm start of minutes, not after it
     began = time.monotonic()  # a warm start is work too
     live = _Live(
         algorithm.init(config, demos, env, generator(seed, "init", device=device)),
@@ -161,7 +165,7 @@ def run(
     )
     with ExitStack() as stack:
         files = stack.enter_context(_Folder.open(Path(folder), habits, device)) if folder is not None else None
-        update = files.begin(_identity(name, config, demos, env, seed), live, about or {}) if files else 0
+        update = files.begin(identity, live, about or {}) if files else 0
         metrics = files.rows() if files else []
         earlier = live.seconds
         screen = stack.enter_context(Screen(name, budget.updates, budget.minutes and budget.minutes * 60, habits.show))
@@ -193,6 +197,8 @@ def run(
                 files.save(update, live)
 
         saved = files.save(update, live) if files else None
+        if not files:
+            checkpoint.expect_no_nan(update, live)
         if live.averages.sums:  # a last line for whoever reads now; not part of the checkpoint, resuming writes it anew
             metrics.append({"update": update, **live.averages.take()})
             if files:
