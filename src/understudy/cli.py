@@ -254,7 +254,9 @@ def compare(words: list[str]) -> None:
 
     methods = [name for name in given.what if name in api.ALGORITHMS]
     others = [name for name in given.what if name not in api.ALGORITHMS]
-    if not given.what or (methods and others):
+    if not given.what:
+        raise ConfigError("compare: name methods (such as `bc magail`), or folders of runs.")
+    if methods and others:
         unknown = f" {others[0]!r} is no method.{nearest(others[0], api.ALGORITHMS)}" if others else ""
         raise ConfigError(f"compare: name methods (such as `bc magail`), or folders of runs, not both.{unknown}")
     if methods:

@@ -229,6 +229,23 @@ def test_play_at_random_is_told_from_the_demonstrators_too():
     assert known[1] > known[0] + 0.5
 
 
+def test_however_much_is_at_random_some_of_the_steps_are_the_learners():
+    env = Navigation(horizon=4)
+    demos = api.record(env, episodes=4)
+    config, state, draws = begun(env, demos, contrast=0.999, batch=3)
+    seen = []
+    of = maairl._some
+
+    def some(side, count, generator):
+        seen.append((side is state.random, count))
+        return of(side, count, generator)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(maairl, "_some", some)
+        maairl.update(config, state, demos, env, draws)
+    assert set(seen) == {(True, 2), (False, 1)}
+
+
 def test_what_comes_out_is_the_mean_of_the_latest_policies():
     env = Navigation(horizon=4)
     demos = api.record(env, episodes=4)

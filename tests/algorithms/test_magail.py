@@ -17,6 +17,7 @@ from understudy.core.types import Continuous, Discrete, EnvSpec, Segment, View
 from understudy.demos.demos import Episode
 from understudy.envs import tabular
 from understudy.envs.particles import Navigation
+from understudy.maths.adversarial import calibration_error
 from understudy.nets import NetConfig, build_policy
 from understudy.nets.discriminators import Judge, JudgeConfig
 from understudy.nets.saved import save_policy
@@ -252,6 +253,24 @@ def test_zero_sum_pays_each_team_what_it_looks_like_less_what_the_other_does():
     paid = magail.rewards_of(config, state.judge, played, half, half)
     gain = own[..., :3].mean(-1) - own[..., 3]
     torch.testing.assert_close(paid, torch.stack([gain, gain, gain, -gain], dim=-1))
+    there = torch.ones_like(own, dtype=torch.bool)
+    there[..., 1] = False
+    left = replace(played, view=replace(played.view, present=there))
+    own = magail.rewards_of(replace(config, zero_sum=False), state.judge, left, half, half)
+    gain = own[..., [0, 2]].mean(-1) - own[..., 3]  # who is away is paid nothing and stands for nobody
+    paid = magail.rewards_of(config, state.judge, left, half, half)
+    torch.testing.assert_close(paid, torch.stack([gain, 0 * gain, gain, -gain], dim=-1))
+
+
+def test_what_is_told_of_a_discriminator_leaves_out_who_is_away():
+    there = torch.tensor([[True, False], [True, True], [False, True]])
+    steps = Segment(View(torch.zeros(3, 2, 1), present=there), torch.zeros(3, 2, dtype=torch.long))
+    expert, learner = torch.tensor([[1.0, 9], [1, -1], [9, 1]]), torch.tensor([[-1.0, 9], [-1, 8], [9, -1]])
+    told = adversary.told(expert, learner, steps, steps, torch.tensor(0.0), torch.tensor(0.0))
+    rates = [told[f"discriminator/{name}"].item() for name in ("expert", "learner", "saturated")]
+    assert rates == pytest.approx([3 / 4, 3 / 4, 1 / 8])
+    seen = calibration_error(expert[there].unsqueeze(1), learner[there].unsqueeze(1))
+    torch.testing.assert_close(told["discriminator/calibration"], seen)
 
 
 def test_the_envs_own_reward_is_added_as_much_as_is_asked_for():

@@ -74,6 +74,31 @@ def test_a_run_in_memory_learns_the_same_as_one_in_a_folder(tmp_path):
     assert there.metrics == here.metrics == read_lines(tmp_path / "metrics.jsonl")
 
 
+def test_a_warm_start_is_not_made_again_for_a_state_that_a_checkpoint_fills(tmp_path):
+    begun = []
+
+    def init(config, *rest):
+        begun.append(config.hidden)
+        return toy.init(replace(config, hidden=8), *rest)
+
+    slow = SimpleNamespace(**{**vars(toy), "init": init, "cold": lambda config: replace(config, hidden=1)})
+    train(tmp_path / "cut", updates=5, algorithm=slow)
+    again = train(tmp_path / "cut", algorithm=slow)
+    assert begun == [8, 1]
+    assert toy.bits(again.state) == toy.bits(train().state)
+
+
+def test_a_folder_that_cannot_hold_a_run_is_refused_before_it_begins(tmp_path):
+    unasked = SimpleNamespace(**{**vars(toy), "init": lambda *_: pytest.fail("it began")})
+    (tmp_path / "file").write_text("")
+    (tmp_path / "recordings").mkdir()
+    (tmp_path / "recordings" / "index.json").write_text("{}")
+    for name, message in (("file", "no folder"), ("file/run", "no folder"), ("recordings", "holds recordings")):
+        with pytest.raises(RunError, match=message):
+            train(tmp_path / name, updates=2, algorithm=unasked)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "index.json", "recordings"]
+
+
 def test_a_run_that_diverged_is_no_result_in_memory_either():
     def diverge(config, state, demos, env, generator):
         state.policy[0].weight.data[0, 0] = math.nan

@@ -338,15 +338,22 @@ def alignment(policy: AgentPolicy, side: Side, generator: torch.Generator, rows:
 def told(
     expert: Float[Tensor, "expert agent"],
     learner: Float[Tensor, "learner agent"],
+    theirs: Segment,
+    ours: Segment,
     loss: Float[Tensor, ""],
     penalty: Float[Tensor, ""],
 ) -> dict[str, Tensor]:
-    """How a discriminator stands, from its logits of both sides."""
+    """How a discriminator stands, from its logits of both sides' steps; who is away is left out."""
+    weights = present(theirs), present(ours)
+
+    def share(holds: Tensor, weight: Tensor) -> Tensor:
+        return (holds * weight).sum() / weight.sum().clamp(min=1e-12)
+
     return {
         "discriminator/loss": loss.detach(),
         "discriminator/penalty": penalty.detach(),
-        "discriminator/expert": (expert > 0).float().mean(),
-        "discriminator/learner": (learner < 0).float().mean(),
-        "discriminator/calibration": calibration_error(expert, learner),
-        "discriminator/saturated": (torch.cat([expert, learner]).abs() > SATURATED).float().mean(),
+        "discriminator/expert": share(expert > 0, weights[0]),
+        "discriminator/learner": share(learner < 0, weights[1]),
+        "discriminator/calibration": calibration_error(expert, learner, *weights),
+        "discriminator/saturated": share(torch.cat([expert, learner]).abs() > SATURATED, torch.cat(weights)),
     }

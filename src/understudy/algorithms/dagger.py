@@ -94,12 +94,17 @@ class State:
     position: int = 0  # minibatches learnt
 
 
+cold = bc.cold_start
+
+
 def init(config: Config, demos: Demos | None, env: Any, generator: torch.Generator) -> State:
     """A clone of the recordings; a fresh policy where there are none, for whom the expert plays the first round."""
     if not hasattr(env, "expert"):
         raise ConfigError("dagger asks an expert in the env: hand in one, as `rollout.Queried(env, expert, name)` is.")
     spec = env.spec
     if demos is None or not len(demos):
+        if config.budget == 0:
+            raise ConfigError("budget: 0 and no recordings leave nothing to learn from. Give one of them.")
         policy = build_policy(config.clone.net, spec, generator)
     else:
         clone = replace(config.clone, symmetric=config.symmetric or config.clone.symmetric)

@@ -136,6 +136,9 @@ class State:
     ended: int = 0  # games over in the warm-up
 
 
+cold = bc.cold_start
+
+
 def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.Generator) -> State:
     """Policies to begin from, a fresh reward and fresh values, fresh envs."""
     policy = adversary.beginning(
@@ -246,7 +249,7 @@ def discriminate(
     log pi is that of the step itself.
     """
     theirs = _demonstrated(config, state, demos)
-    at_random = round(config.contrast * config.batch)
+    at_random = min(round(config.contrast * config.batch), config.batch - 1)  # at least one is the learners'
     drawn = [(state.random, at_random), (pool, config.batch - at_random)]
     ours = tree_cat([_some(side, count, generator) for side, count in drawn if count])
     theirs, ours = (elsewhere(groups, side, generator) for side in (theirs, ours))
@@ -261,7 +264,7 @@ def discriminate(
             a, b = (judge.inputs(side.view, side.actions) for side in (theirs, ours))
             penalty = penalty + slope_penalty(slopes(judge.judge, between(a, b, generator)), free)
     ppo.descend(state.judge_optimizer, loss + config.penalty * penalty, config.learner.max_grad_norm)
-    return adversary.told(expert, learner, loss, penalty)
+    return adversary.told(expert, learner, theirs, ours, loss, penalty)
 
 
 @torch.no_grad()

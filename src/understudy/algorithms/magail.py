@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from understudy.algorithms import adversary, bc, ppo
@@ -108,6 +108,9 @@ class State:
     position: int = 0  # batches of demonstrations seen
     updates: int = 0
     ended: int = 0  # games over in the warm-up
+
+
+cold = bc.cold_start
 
 
 def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.Generator) -> State:
@@ -222,7 +225,7 @@ def discriminate(
     ppo.descend(state.judge_optimizer, loss + penalty, config.learner.max_grad_norm)
     if config.spectral:
         judge.confine()
-    return adversary.told(expert, learner, loss, penalty)
+    return adversary.told(expert, learner, theirs, ours, loss, penalty)
 
 
 @torch.no_grad()
@@ -243,8 +246,8 @@ def rewards_of(
         rewards = form(logits + of_play) + played.terminated.unsqueeze(-1) * after
     else:
         rewards = form(logits)
-    rewards = rewards * adversary.present(played)  # who is away is paid nothing
-    return rewards @ _two_teams(judge.spec).T if config.zero_sum else rewards
+    there = adversary.present(played)  # who is away is paid nothing
+    return there * (_lead(judge.spec, rewards, there) if config.zero_sum else rewards)
 
 
 def _expect(config: Config, state: State, fresh: Side, generator: torch.Generator) -> dict[str, Tensor]:
@@ -279,14 +282,20 @@ def learned_reward(config: Config, state: State) -> LearnedReward:
     return LearnedReward(state.judge, config.reward, float(of_play), float(REWARDS[config.reward](of_ends)))
 
 
-def _two_teams(spec: EnvSpec) -> Float[Tensor, "agent other"]:
-    """Each team's mean reward less the other's, as a product with all agents' rewards."""
+def _two_teams(spec: EnvSpec) -> Bool[Tensor, "agent"]:
+    """Who is of the first of two teams."""
     names = list(dict.fromkeys(spec.teams))
     if len(names) != 2:
         raise ConfigError(f"zero_sum: two teams are needed, and {spec.title or 'the env'} has {len(names)}.")
-    first = torch.tensor([team == names[0] for team in spec.teams])
-    gains = torch.where(first, 1 / first.sum(), -1 / (~first).sum())
-    return torch.where(first, 1.0, -1.0).unsqueeze(1) * gains
+    return torch.tensor([team == names[0] for team in spec.teams])
+
+
+def _lead(spec: EnvSpec, rewards: Tensor, there: Tensor) -> Float[Tensor, "env time agent"]:
+    """Each team's mean reward, of those who are there, less the other's."""
+    first = _two_teams(spec)
+    means = [(rewards * there * of).sum(-1) / (there * of).sum(-1).clamp(min=1e-12) for of in (first, ~first)]
+    lead = (means[0] - means[1]).unsqueeze(-1)
+    return torch.where(first, lead, -lead)
 
 
 def _watch_ends(config: Config, state: State, played: Segment, demos: Demos, env: Env) -> None:

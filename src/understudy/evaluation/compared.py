@@ -149,8 +149,8 @@ def _recommended(trials: Sequence[Trial], when: str) -> str:
     chosen = min(alike, key=order)
     fewest, minutes = order(chosen)
     words = [
-        f"{when}Take `{chosen}`: from {most} demonstrations it scores {scores[chosen]} (0 random play, 1 the "
-        "demonstrators)."
+        f"{when}Take `{chosen}`: from {most} demonstration{'s' * (most > 1)} it scores {scores[chosen]} "
+        "(0 random play, 1 the demonstrators)."
     ]
     if scores[chosen].value < ENOUGH:
         words.append(f"That is below {ENOUGH}: record more demonstrations, or give the methods more time.")
