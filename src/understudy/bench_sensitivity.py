@@ -60,8 +60,8 @@ def sensitivity(folder: Path, seeds: int, workers: int, minutes: float | None) -
         mine = [score for run, score in found.items() if run[2] == method]
         whole.append([method, len(mine), _share(mine)])
     caption = (
-        f"Score from {DEMONSTRATIONS} demonstrations after {budget:g} minutes on one thread: 0 is random play, 1 the "
-        f"expert, from the same starts; mean over {seeds} seeds ± half of the 95 % interval."
+        f"Score from the same {DEMONSTRATIONS} demonstrations after {budget:g} minutes on one thread: 0 is random "
+        f"play, 1 the expert, from the same starts; mean over {seeds} seeds ± half of the 95 % interval."
     )
     return Report(
         "One setting other than the default",
