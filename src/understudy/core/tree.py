@@ -57,8 +57,11 @@ def tree_take(tree: T, index: Any) -> T:
 
 
 def tree_put(tree: T, rows: Tensor, values: T) -> T:
-    """A copy of `tree` whose leading-axis `rows` (Int[row]) are those of `values`; `tree` itself stays as it was."""
-    return tree_map(lambda x, v: x.index_copy(0, rows, v), tree, values)
+    """A copy of `tree` whose leading-axis `rows` (Int[row]) are those of `values`; `tree` itself stays as it was.
+
+    It lies in memory as `tree` does, which `index_copy` would not see to.
+    """
+    return tree_map(lambda x, v: x.clone().index_copy_(0, rows, v), tree, values)
 
 
 def tree_stack(trees: list[T], axis: int = 0) -> T:
