@@ -46,7 +46,7 @@ def learn(config, tracks, updates=None):
 
 @pytest.mark.parametrize("kind", ["rnn_gauss", pytest.param("vrnn_indep", marks=pytest.mark.slow)])
 def test_it_comes_near_the_entropy_of_walks(kind):
-    """Each number of a step costs log(0.1 sqrt(2 pi e)) nats where the way is known, which it is after a step or two."""
+    """Each number of a step costs log(0.1 sqrt(2 pi e)) nats where the way is known: after a step or two."""
     config = config_for(kind, limit=120, batch=32, rate=2e-2, held_out=0.0, net={"steps": True})
     model = scene_vrnn.result(learn(config, walk_set(128)))
     with torch.no_grad():

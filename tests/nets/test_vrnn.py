@@ -97,8 +97,7 @@ class Twin:
             for i in self.sets:
                 coming = x[t + 1, i] if family.apart else x[t + 1].ravel()
                 h = memories[i][-1]
-                g = {"none": [], "agent": lambda i=i: self.one_hot(goals[t + 1, i])}.get(family.goals)
-                g = g() if callable(g) else self.one_hot(goals[t + 1]) if family.goals == "scene" else []
+                g = [] if goals is None else self.one_hot(goals[t + 1, i] if goals.ndim == 2 else goals[t + 1])
                 prior = np.concatenate([h, x[t].ravel() if family.prior_looks else [], g])
                 seen = np.concatenate([h, x[t].ravel() if family.decoder_looks else [], g])
                 if family.latent == "frame":
