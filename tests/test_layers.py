@@ -38,6 +38,7 @@ ROOMS = {  # room -> rooms it may import, besides itself
     "quickstart": {"core", "envs", "demos", "evaluation", "rollout", "recordings", "cooking", "api"},
     "bench": LIBRARY | {"recordings", "cooking", "api", *BENCHES},
     "bench_boids": (LIBRARY - {"rollout"}) | {"recordings", "scenes"},
+    "bench_cook_scenes": {"core", "maths", "envs", "algorithms", "evaluation", "runs", "recordings", "cooking", "api"},
     "bench_cooks": LIBRARY | {"recordings", "cooking", "api"},
     "bench_imitation": {"core", "maths", "nets", "rollout", "evaluation", "runs", "api"},
     "bench_methods": {"core", "maths", "envs", "evaluation", "api", "comparing"},

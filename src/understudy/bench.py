@@ -137,6 +137,7 @@ BENCHMARKS: Mapping[str, Callable[[Path, int, int, float | None], Report]] = {
     "boids-full": partial(bench_boids.boids, name="boids-full", size=bench_boids.FULL),
     "chorales": bench_scenes.chorales,
     "cooks": bench_cooks.cooks,
+    "cooks-scenes": bench_cook_scenes.cooks_scenes,
     "everywhere": bench_methods.everywhere,
     "few": bench_methods.few,
     "kitchen": kitchen,
