@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.algorithms import scene
+from understudy.core.config import not_negative, share
 from understudy.core.errors import ConfigError, DemosError
 from understudy.demos.tracks import Clips, TrackSet
 from understudy.nets.vrnn import RecurrentNet, RecurrentSceneNet
@@ -42,8 +43,8 @@ class Config:
     information: float = 1.0  # weight of what a scene tells of its latent, of vrae_mi
 
     def __post_init__(self) -> None:
-        if not 0 <= self.goals_first < 1:
-            raise ConfigError(f"goals_first: got {self.goals_first}, but it is a share: 0 to below 1.")
+        share(self, "goals_first", below=True)
+        not_negative(self, "information")
         if self.schedule.given or self.schedule.crowd is not None or self.schedule.agents is not None:
             raise ConfigError(
                 "schedule: these models know of goals alone, and of all agents (no given, crowd, agents)."
