@@ -10,7 +10,15 @@ import understudy
 ROOT = Path(understudy.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
 LIBRARY = {"core", "maths", "envs", "demos", "nets", "rollout", "algorithms", "evaluation", "runs"}
-BENCHES = {"bench_cooks", "bench_imitation", "bench_methods", "bench_regret", "bench_scenes", "bench_sensitivity"}
+BENCHES = {
+    "bench_cooks",
+    "bench_crowds",
+    "bench_imitation",
+    "bench_methods",
+    "bench_regret",
+    "bench_scenes",
+    "bench_sensitivity",
+}
 ROOMS = {  # room -> rooms it may import, besides itself
     "core": set(),
     "maths": {"core"},
@@ -25,13 +33,14 @@ ROOMS = {  # room -> rooms it may import, besides itself
     "trust": {"core", "demos", "rollout", "algorithms", "evaluation"},
     "cooking": (LIBRARY - {"runs"}) | {"recordings"},
     "api": LIBRARY,
-    "scenes": {"core", "demos", "nets", "algorithms", "evaluation", "runs"},
+    "scenes": {"core", "maths", "demos", "nets", "algorithms", "evaluation", "runs"},
     "comparing": {"core", "maths", "demos", "nets", "rollout", "evaluation", "runs", "api"},
     "quickstart": {"core", "envs", "demos", "evaluation", "rollout", "recordings", "cooking", "api"},
     "bench": LIBRARY | {"recordings", "cooking", "api", *BENCHES},
     "bench_cooks": LIBRARY | {"recordings", "cooking", "api"},
     "bench_imitation": {"core", "maths", "nets", "rollout", "evaluation", "runs", "api"},
     "bench_methods": {"core", "maths", "envs", "evaluation", "api", "comparing"},
+    "bench_crowds": {"core", "maths", "demos", "nets", "algorithms", "evaluation", "runs", "scenes"},
     "bench_scenes": {"core", "maths", "demos", "nets", "algorithms", "evaluation", "runs", "scenes"},
     "bench_regret": {"core", "maths", "evaluation", "runs", "api"},
     "bench_sensitivity": {"core", "maths", "evaluation", "rollout", "runs", "api"},
