@@ -10,7 +10,16 @@ from typing import Any
 
 import torch
 
-from understudy import api, bench_cooks, bench_imitation, bench_methods, bench_regret, bench_scenes, bench_sensitivity
+from understudy import (
+    api,
+    bench_cooks,
+    bench_crowds,
+    bench_imitation,
+    bench_methods,
+    bench_regret,
+    bench_scenes,
+    bench_sensitivity,
+)
 from understudy.cooking import COLUMNS, SCORED, Likeness, likeness, settings
 from understudy.core.errors import ConfigError, nearest
 from understudy.core.random import generator
@@ -128,11 +137,12 @@ BENCHMARKS: Mapping[str, Callable[[Path, int, int, float | None], Report]] = {
     "cooks": bench_cooks.cooks,
     "everywhere": bench_methods.everywhere,
     "few": bench_methods.few,
+    "football": bench_crowds.football,
     "kitchen": kitchen,
     "mairl-fixed": partial(mairl, name="mairl-fixed", envs=bench_imitation.FIXED),
     "mairl-table": partial(mairl, name="mairl-table", envs=bench_imitation.PUBLISHED),
     "navigation": navigation,
-    "pedestrians": bench_scenes.pedestrians,
+    "pedestrians": bench_crowds.pedestrians,
     "regret": bench_regret.regret,
     "scene-speed": bench_scenes.speed,
     "sensitivity": bench_sensitivity.sensitivity,
