@@ -1,10 +1,10 @@
-"""Benchmarks of models of whole scenes: `understudy bench chorales`, `pedestrians` and `scene-speed`.
+"""Benchmarks of models of whole scenes: `understudy bench chorales` and `scene-speed`.
 
 Recordings that may not be shipped are read from the benchmark's folder: what is missing is said.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,13 @@ from torch import Tensor
 from understudy import scenes
 from understudy.algorithms import scene
 from understudy.algorithms.scene import scene_loss
-from understudy.algorithms.scene_baselines import Counts, Straight
+from understudy.algorithms.scene_baselines import Counts
 from understudy.core.errors import DemosError
-from understudy.core.random import generator, split_seed
+from understudy.core.random import generator
 from understudy.demos.formats.chorales import read_chorales
-from understudy.demos.formats.sgan import read_sgan
 from understudy.demos.tracks import Clips, Tracks, TrackSet, TrackSpec
 from understudy.evaluation.report import Cell, Report, Table
-from understudy.evaluation.scenes import displacement_errors, likelihood, parallels, voice_crossings
+from understudy.evaluation.scenes import likelihood, parallels, voice_crossings
 from understudy.maths.stats import Estimate, over_seeds
 from understudy.nets.scene import CausalSceneNet, Noise, SceneNet, SceneShape
 from understudy.nets.trunk import TrunkConfig
@@ -146,111 +145,6 @@ def widened(tracks: TrackSet, by: int) -> TrackSet:
     alphabet = (spec.alphabet[0], *map(str, range(low, high + 1)))
     wide: TrackSpec = replace(spec, symbols=len(alphabet), alphabet=alphabet)
     return tracks.map(lambda each: replace(each, values=torch.where(each.values > 0, each.values + by, 0)), wide)
-
-
-SCENES: Mapping[str, tuple[str, ...]] = {  # held out: files that its test is on
-    "eth": ("biwi_eth",),
-    "hotel": ("biwi_hotel",),
-    "univ": ("students001", "students003"),
-    "zara1": ("crowds_zara01",),
-    "zara2": ("crowds_zara02",),
-}
-SEEN, AHEAD, SAMPLES = 8, 12, 20  # frames seen, frames predicted, futures of each past
-AT_ONCE = 2_000  # rows of agents that are sampled side by side: memory, not speed
-WALKS: Mapping[str, Any] = {
-    "net": {"together": 1, "alone": 8, "least_std": 0.02, "blur": 0.3, "trunk": {"hidden": 64, "layers": 2}},
-    "length": SEEN + AHEAD,
-    "batch": 16,
-    "agents": 0,
-    "crowd": 12,
-    "augment": ("rotate", "mirror"),
-    "limit": 2_400,
-    "held_out": 0.0,
-}
-
-
-def pedestrians(
-    folder: Path, seeds: int, workers: int, minutes: float | None, held_out: Sequence[str] = tuple(SCENES)
-) -> Report:
-    """ETH and UCY, leave one scene out: 8 frames of 0.4 s are seen, 12 predicted, the best of 20 joint samples."""
-    tasks = [(name, seed) for name in held_out for seed in range(seeds)]
-    found = side_by_side(partial(_walk, folder=folder, minutes=minutes), tasks, workers)
-    rows: list[list[Cell]] = []
-    for name in held_out:
-        mine = [each for (scene, _), each in zip(tasks, found, strict=True) if scene == name]
-        for who in ("straight", "ours"):
-            rows.append([name, who, *(over_seeds([one[who][figure] for one in mine]) for figure in FIGURES)])
-    caption = (
-        f"Metres; the best of {SAMPLES} (straight on: of 1). minADE and minFDE: each pedestrian's own best sample, mean"
-        " over pedestrians; minJADE and minJFDE: the sample that is best for all of a window together, mean over "
-        f"windows. Nats: -log p of a pedestrian's step, in metres, in clips of 20 frames. {seeds} seeds."
-    )
-    return Report(
-        "Pedestrians whom nobody saw before",
-        tables=[Table(["scene", "model", *FIGURES], rows, caption)],
-        provenance={"command": f"understudy bench pedestrians --seeds {seeds}", "torch": torch.__version__},
-    )
-
-
-FIGURES = ("minADE", "minFDE", "minJADE", "minJFDE", "nats")
-
-
-def _walk(task: tuple[str, int], folder: Path, minutes: float | None) -> dict[str, dict[str, float]]:
-    name, seed = task
-    train, test = pedestrian_parts(folder, name)
-    learned = scenes.train(
-        train, WALKS, minutes=minutes, folder=folder / name / f"seed-{seed}", seed=seed,
-        habits=QUIET,
-    )  # fmt: skip
-    straight = Straight.fit(train)
-    clips = test.clips(SEEN + AHEAD, stride=1, complete=True, least_present=2, agents=0)
-    there, came = clips.present[:, 0], clips.values[:, SEEN:]
-    ahead = Straight.predict(clips.values[:, :SEEN], AHEAD).unsqueeze(0)
-    futures = _futures(learned, clips, seed)
-    measured = {}
-    for who, model, made in (("straight", straight, ahead), ("ours", learned.net, futures)):
-        errors = displacement_errors(made, came, there, generator(seed, "intervals"))
-        nats = likelihood(model, test, generator(seed, "intervals"), rows=1, agents=0, length=SEEN + AHEAD)
-        measured[who] = {figure: each.value for figure, each in errors.figures.items()} | {"nats": nats.per_move.value}
-    return measured
-
-
-def _futures(learned: scenes.Learned, clips: Clips, seed: int) -> Tensor:
-    """[sample, scene, time, agent, dim], a few windows at a time, each with the agents that it has."""
-    made = torch.zeros(SAMPLES, len(clips), AHEAD, *clips.values.shape[2:])
-    crowd = clips.present[:, 0].sum(dim=1)
-    order = crowd.argsort(stable=True)
-    begin = 0
-    while begin < len(order):
-        end = begin + 1
-        while end < len(order) and int(crowd[order[end]]) * (end + 1 - begin) * SAMPLES <= AT_ONCE:
-            end += 1
-        rows, most = order[begin:end], int(crowd[order[end - 1]])
-        past = Clips(
-            clips.values[rows, :SEEN, :most], clips.present[rows, :SEEN, :most],
-            slots=None if clips.slots is None else clips.slots[rows, :most],
-        )  # fmt: skip
-        found = scenes.sample(learned, past, AHEAD, samples=SAMPLES, seed=split_seed(seed, begin))
-        made[:, rows, :, :most] = found.values[:, SEEN:].unflatten(0, (len(rows), SAMPLES)).transpose(0, 1)
-        begin = end
-    return made
-
-
-def pedestrian_parts(folder: Path, held_out: str) -> tuple[TrackSet, TrackSet]:
-    """All recordings but those of a scene, and those of the scene, as the Social-GAN split has them."""
-    if not (folder / "all").is_dir():
-        raise DemosError(
-            f"{folder}: the folders all, train and val are not there. Put those of the Social-GAN split of ETH and UCY "
-            "in their place, as github.com/abduallahmohamed/Social-STGCNN has them under datasets/raw."
-        )
-    files = SCENES[held_out]
-    others = [
-        path
-        for part in ("train", "val")
-        for path in sorted((folder / part).glob("*.txt"))
-        if not path.name.startswith(files)
-    ]
-    return read_sgan(others), read_sgan([folder / "all" / f"{name}.txt" for name in files])
 
 
 VOICES, SYMBOLS, LONG, SHORT = 4, 47, 200, 50  # of scenes that nobody sang, frames of a long and of a short one

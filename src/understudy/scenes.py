@@ -26,6 +26,7 @@ from understudy.core.random import generator
 from understudy.core.tree import tree_map
 from understudy.demos.tracks import Clips, TrackSet, TrackSpec
 from understudy.evaluation.scenes import Nats, likelihood
+from understudy.maths.spread import shared_out
 from understudy.nets.masked_scene import MaskedSceneNet
 from understudy.nets.saved import load_net, save_net
 from understudy.nets.scene import CausalSceneNet, Noise, Player, SceneNet, SceneShape
@@ -168,6 +169,7 @@ def sample(
     given: Mapping[str, Tensor] | None = None,
     forced: Tensor | None = None,
     players: Mapping[int, Player] | None = None,
+    spread: bool = False,
 ) -> Clips:
     """`samples` futures of each past, `frames` long, after it: [samples * scene, time, ...], those of a past together.
 
@@ -175,7 +177,11 @@ def sample(
         past: at least a frame of positions; of symbols also none at all (`nothing`).
         goals, given, forced: over the frames to come, a row for each past: see `CausalSceneNet.sample`.
         players: by agent, who moves in its place.
+        spread: of positions, the futures of one past share chance out among themselves and lie further apart; each by
+            itself is drawn as ever (`maths.spread`).
     """
+    if spread and learned.spec.symbols:
+        raise ConfigError("spread: it is for positions, whose moves add up; these scenes are of symbols.")
     if frames < 1 or samples < 1:
         raise ConfigError(f"frames, samples: got {frames} and {samples}; both are 1 or more.")
 
@@ -186,6 +192,11 @@ def sample(
     chance = generator(seed, "sample")
     device = learned.net.kinds.device
     noise = learned.net.noise(len(past), frames, past.values.shape[2], chance)
+    if spread:
+        moves = slice(0, learned.spec.dims)  # what is left draws goals
+        noise.agents[..., moves] = shared_out(noise.agents[..., moves].unflatten(0, (-1, samples)), chance).flatten(
+            0, 1
+        )
     made = learned.net.sample(
         past.to(device),
         Noise(*(x.to(device) for x in noise)),

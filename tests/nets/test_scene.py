@@ -16,6 +16,7 @@ from understudy.nets.trunk import TrunkConfig
 
 TRUNK = TrunkConfig(hidden=16, layers=2, heads=2, pair=4, window=6)
 NET = SceneNet(TRUNK)
+TURNED = SceneNet(TRUNK, recent=3, turned=True)
 AIM, MOOD, BEAT = Label("aim", 3, True), Label("mood", 2, False), Label("beat", 4, False)
 
 
@@ -99,12 +100,14 @@ def test_scenes_are_sampled_as_often_as_they_are_likely():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("made", ["moving", "singing"])
+@pytest.mark.parametrize("made", ["moving", "turned", "singing"])
 @pytest.mark.parametrize("missing", [0.0, 0.4])
 def test_sampling_with_a_memory_is_sampling_each_frame_from_the_whole_past(made, missing):
     """Longer than the window, so that the memory's oldest frames are overwritten."""
-    net = moving(goals=(AIM, MOOD)) if made == "moving" else singing(goals=(AIM, MOOD), given=(BEAT,))
-    clips = walks(missing=missing) if made == "moving" else songs(missing=missing)
+    config = replace(TURNED, absolute=True) if made == "turned" else NET
+    singer = singing(goals=(AIM, MOOD), given=(BEAT,))
+    net = singer if made == "singing" else moving(goals=(AIM, MOOD), config=config)
+    clips = songs(missing=missing) if made == "singing" else walks(missing=missing)
     past, noise = part(clips, 0, 5), net.noise(4, 7, 3, generator(2))
     beat = {"beat": torch.arange(5, 12).expand(4, -1) % 4}
     together = net.sample(past, noise, given=beat)
@@ -119,13 +122,13 @@ def test_sampling_with_a_memory_is_sampling_each_frame_from_the_whole_past(made,
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("made", ["moving", "singing"])
+@pytest.mark.parametrize("made", ["moving", "turned", "singing"])
 def test_values_of_the_absent_and_of_the_future_reach_nobody(made):
-    net = moving() if made == "moving" else singing()
-    clips = walks(missing=0.4) if made == "moving" else songs(missing=0.4)
+    net = singing() if made == "singing" else moving(config=TURNED if made == "turned" else NET)
+    clips = songs(missing=0.4) if made == "singing" else walks(missing=0.4)
     found = net(clips)
     gone = ~clips.present
-    gone = gone.unsqueeze(-1) if made == "moving" else gone
+    gone = gone if made == "singing" else gone.unsqueeze(-1)
     filled = replace(clips, values=torch.where(gone, (clips.values + 3) % 5, clips.values))
     torch.testing.assert_close(net(filled).frames, found.frames, atol=1e-9, rtol=0)
     later = clips.values.clone()
@@ -162,6 +165,41 @@ def test_permuted_agents_have_the_same_likelihood_and_a_moved_scene_too():
     torch.testing.assert_close(net(elsewhere).frames, meant, atol=1e-7, rtol=0)
     absolute = moving(4, SceneNet(TRUNK, absolute=True))
     assert (absolute(elsewhere).frames - absolute(clips).frames).abs().max() > 1e-3
+
+
+def about_the_origin(values, angle):
+    cos, sin = math.cos(angle), math.sin(angle)
+    return values @ torch.tensor([[cos, sin], [-sin, cos]], dtype=values.dtype)
+
+
+@torch.no_grad()
+def test_seen_from_where_each_is_heading_a_turned_scene_is_as_likely_and_goes_on_turned():
+    net, clips = moving(config=TURNED), walks()
+    around = replace(clips, values=about_the_origin(clips.values, 1.0))
+    torch.testing.assert_close(net(around).frames[:, 2:], net(clips).frames[:, 2:], atol=1e-9, rtol=0)
+    noise = net.noise(4, 6, 3, generator(2))
+    made, turned = net.sample(clips, noise).values[:, 8:], net.sample(around, noise).values[:, 8:]
+    torch.testing.assert_close(turned, about_the_origin(made, 1.0), atol=1e-9, rtol=0)
+    plain = moving()
+    assert (plain(around).frames - plain(clips).frames).abs().max() > 1e-3
+    somewhere = moving(config=replace(TURNED, absolute=True))  # who knows where on the field it is may tell
+    assert (somewhere(around).frames - somewhere(clips).frames).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_recent_steps_are_shown_and_none_from_before_a_gap():
+    net = moving(1, SceneNet(replace(TRUNK, window=1), recent=3))  # no other memory
+    values = walks(1, 6, 1).values.clone()
+    other = values.clone()
+    other[0, 1] += 5.0  # two steps before the latest three that frame 5 is told of
+    there = torch.ones(1, 6, 1, dtype=torch.bool)
+    last = [net(Clips(x, there)).frames[0, 5] for x in (values, other)]
+    assert last[0] != last[1]
+    other[0, 1], other[0, 0] = values[0, 1], values[0, 0] + 5.0
+    assert net(Clips(other, there)).frames[0, 5] == last[0]
+    there[0, 3] = False
+    other[0, 2] += 5.0
+    assert net(Clips(other, there)).frames[0, 5] == net(Clips(values, there)).frames[0, 5]
 
 
 @torch.no_grad()

@@ -8,7 +8,8 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from understudy.core.random import generator, uniform
-from understudy.nets.scene_heads import MoveHead, SymbolHead
+from understudy.maths.heads import standard_normal
+from understudy.nets.scene_heads import MoveHead, SymbolHead, quantile
 
 WIDTH = 12
 
@@ -74,6 +75,32 @@ def test_samples_have_the_mean_and_the_spread_of_the_mixture_and_agents_move_tog
     assert between.abs().max() > 0.05
     across = torch.einsum("nd,ne->de", centred[:, 0], centred[:, 1]) / count
     torch.testing.assert_close(across, between, atol=0.05 * float(cov.abs().max()), rtol=0)
+
+
+def test_a_quantile_is_where_the_mixture_has_so_much_below_it_and_a_normal_s_own_where_there_is_one():
+    source = generator(6)
+    weight = torch.rand(50, 4, generator=source, dtype=torch.float64).softmax(-1)
+    mean, std = 3 * torch.randn(2, 50, 4, generator=source, dtype=torch.float64)
+    std = std.abs() + 0.01
+    noise = torch.rand(50, generator=source, dtype=torch.float64)
+    x = quantile(weight, mean, std, noise)
+    below = (weight * torch.special.ndtr((x.unsqueeze(-1) - mean) / std)).sum(-1)
+    torch.testing.assert_close(below, noise, atol=1e-12, rtol=0)
+    one = quantile(torch.ones(50, 1, dtype=torch.float64), mean[:, :1], std[:, :1], noise)
+    torch.testing.assert_close(one, mean[:, 0] + std[:, 0] * standard_normal(noise))
+
+
+@torch.no_grad()
+def test_nearly_equal_noise_gives_nearly_equal_moves():
+    """Without a jump from one of the agent's components to another."""
+    head, h = move_head(together=1, alone=5), features(1, 1)
+    noise = torch.linspace(0.001, 0.999, 2_000, dtype=torch.float64)
+    moves = type(head(h))(*(p.expand(2_000, *p.shape[1:]) for p in head(h)))
+    along = torch.stack([noise, torch.full_like(noise, 0.3)], dim=-1).unsqueeze(1)
+    x = head.sample(moves, along, noise.new_zeros(2_000, 1))[:, 0]
+    assert (x[1:, 0] > x[:-1, 0]).all()
+    steps = x.diff(dim=0).norm(dim=-1)
+    assert steps[200:-200].max() < 0.1 * (x.amax(0) - x.amin(0)).norm()
 
 
 @torch.no_grad()

@@ -9,8 +9,9 @@ position is how much its step differs from the step before,
 
     x_t - x_{t-1} = (x_{t-1} - x_{t-2}) + s u,    u ~ the head's mixture,  s recorded, per unit,
 
-so that a model that knows nothing yet walks straight on. Goals are labels in whole numbers, of agents or of the scene:
-given, partly given (-1: not told), or drawn by the model itself.
+so that a model that knows nothing yet walks straight on. With `turned` each agent sees, and u is drawn, from the way it
+is going: once all have moved, a scene is as likely whichever way it is turned on the ground plane. Goals are labels in
+whole numbers, of agents or of the scene: given, partly given (-1: not told), or drawn by the model itself.
 """
 
 from collections.abc import Callable, Mapping
@@ -76,6 +77,8 @@ class SceneNet:
     trunk: TrunkConfig = field(default_factory=TrunkConfig)
     identity: Literal["none", "role", "agent"] = "role"  # what is told apart from the start, besides teams
     absolute: bool = False  # positions: see where on the field one is
+    recent: int = 1  # positions: how many of its latest steps an agent is shown at once
+    turned: bool = False  # positions: seen from where each agent is heading, over its recent steps
     together: int = 4  # positions: components of the scene's mixture
     alone: int = 3  # positions: components of each agent's mixture within it
     goal_dropout: float = 0.15  # share of agents (or scenes) that learn without being told their goals
@@ -85,7 +88,7 @@ class SceneNet:
     ordered: bool = True  # symbols: within a frame each agent is told what those before it chose
 
     def __post_init__(self) -> None:
-        at_least_one(self, "together", "alone")
+        at_least_one(self, "together", "alone", "recent")
         if not 0 <= self.goal_dropout <= 1:
             raise ConfigError(f"goal_dropout: got {self.goal_dropout}, but it is a share: 0 to 1.")
         if not 0 <= self.blur < 1:
@@ -126,8 +129,8 @@ class _Seen(NamedTuple):
     """What is known before each frame."""
 
     last: Tensor  # positions or symbols of the frame before
-    step: Float[Tensor, "scene time agent dim"] | None  # positions: the step to it
-    stepped: Bool[Tensor, "scene time agent"] | None  # where there was one
+    steps: Float[Tensor, "scene time agent recent dim"] | None  # positions: the step to it, those before; 0 unknown
+    stepped: Bool[Tensor, "scene time agent recent"] | None  # which are known, without a break
     there: Bool[Tensor, "scene time agent"]  # whose next move is asked
     goals: list[Int[Tensor, "scene time agent"]]  # of the frame before
     given: list[Int[Tensor, "scene time agent"]]  # of the frame to come
@@ -162,7 +165,8 @@ class CausalSceneNet(nn.Module):
                 self.register_buffer(name, torch.ones(()))
             self.register_buffer("middle", torch.zeros(shape.dims))
             self.register_buffer("extent", torch.ones(shape.dims))
-            self.read = linear(shape.dims * (1 + config.absolute) + 1, width, generator)
+            seen = config.recent * (shape.dims + 1) + config.absolute * (shape.dims + 2 * config.turned)
+            self.read = linear(seen, width, generator)
             self.relate = nn.Sequential(
                 linear(2 * shape.dims + 2, 2 * pair, generator), nn.GELU(), linear(2 * pair, pair, generator)
             )
@@ -212,7 +216,8 @@ class CausalSceneNet(nn.Module):
             frames = self.head.log_prob(h, seen.last, scenes.values, there).sum(dim=-1)
         else:
             centre, scale = self._expected(seen)
-            log_prob = self.head.log_prob(self.head(h, there), (scenes.values - centre) / scale, there)
+            moves = turned((scenes.values - centre) / scale, self._ahead(seen), -1)
+            log_prob = self.head.log_prob(self.head(h, there), moves, there)
             frames = log_prob - self.shape.dims * (scale.squeeze(-1).log() * counted).sum(dim=-1)
         return Likelihood(frames, counted, aimed)
 
@@ -276,7 +281,8 @@ class CausalSceneNet(nn.Module):
                 next_ = self.head.sample(h, seen.last, ours, there, must)
             else:
                 centre, scale = self._expected(seen)
-                next_ = centre + scale * self.head.sample(self.head(h, there), ours, theirs)
+                moves = self.head.sample(self.head(h, there), ours, theirs)
+                next_ = centre + scale * turned(moves, self._ahead(seen), 1)
                 next_ = next_ if must is None else torch.where(must.isnan(), next_, must)
             whole.values[:, now : now + 1] = torch.where(_like(seen.there, next_), next_, torch.zeros_like(next_))
         return whole
@@ -296,9 +302,14 @@ class CausalSceneNet(nn.Module):
             if begin == 0 and scenes.start is not None and there.shape[1]:
                 there[:, 0] &= (scenes.start == 0).unsqueeze(-1)
             return _Seen(last, None, None, there, goals, given)
-        step = values - _back(scenes.values, begin - 1, end - 1)
-        stepped = present & _back(scenes.present, begin - 1, end - 1)
-        return _Seen(values, step * stepped.unsqueeze(-1), stepped, present, goals, given)
+        steps, stepped, known, place = [], [], present, values
+        for back in range(1, self.config.recent + 1):
+            before = _back(scenes.values, begin - back, end - back)
+            known = known & _back(scenes.present, begin - back, end - back)
+            steps.append((place - before) * known.unsqueeze(-1))
+            stepped.append(known)
+            place = before
+        return _Seen(values, torch.stack(steps, -2), torch.stack(stepped, -1), present, goals, given)
 
     def _features(
         self, seen: _Seen, slots: Tensor | None, memory: Memory | None, chance: torch.Generator | None
@@ -318,10 +329,14 @@ class CausalSceneNet(nn.Module):
             apart = torch.where(silent.unsqueeze(-2) | silent.unsqueeze(-1), 2 * self.shape.symbols, apart)
             pairs = F.embedding(apart, self.interval())
         else:
-            assert seen.step is not None and seen.stepped is not None
-            told = [seen.step / self.move, seen.stepped.unsqueeze(-1).to(seen.step.dtype)]
+            assert seen.steps is not None and seen.stepped is not None
+            heading = self._heading(seen)
+            steps = seen.steps if heading is None else turned(seen.steps, heading.unsqueeze(-2), -1)
+            changes = (steps[..., :-1, :] - steps[..., 1:, :]) * seen.stepped[..., 1:, None] / self.change
+            told = [steps[..., 0, :] / self.move, changes.flatten(-2), seen.stepped.to(steps.dtype)]
             if self.config.absolute:
                 told.append((seen.last - self.middle) / self.extent)
+                told += [] if heading is None else [heading]
             x = x + self.read(torch.cat(told, dim=-1))
             pairs = self.relate(self._between(seen, slots))
         for tables, classes in ((self.given, seen.given), (self.goals_before, seen.goals)):
@@ -335,8 +350,30 @@ class CausalSceneNet(nn.Module):
         return slots.clamp(min=0, max=0 if len(self.shape.kinds) == 1 else None)
 
     def _between(self, seen: _Seen, slots: Tensor | None) -> Float[Tensor, "scene time agent agent feature"]:
-        assert seen.step is not None
-        return relations(seen.last, seen.step / self.move, self.reach, self._same_team(slots))
+        assert seen.steps is not None
+        pace = seen.steps[..., 0, :] / self.move
+        return relations(seen.last, pace, self.reach, self._same_team(slots), self._heading(seen))
+
+    def _heading(self, seen: _Seen) -> Float[Tensor, "scene time agent 2"] | None:
+        """Which way each went in its recent steps, of length one; zeros for who stood, whom nothing shows a direction.
+
+        None: not `turned`.
+        """
+        if not self.config.turned:
+            return None
+        assert seen.steps is not None
+        way = seen.steps[..., :2].sum(dim=-2)
+        far = way.norm(dim=-1, keepdim=True)
+        return torch.where(far > 1e-6 * self.move, way / far.clamp(min=1e-12), 0.0)
+
+    def _ahead(self, seen: _Seen) -> Float[Tensor, "scene time agent 2"] | None:
+        """The axis along which moves are predicted: the heading, the first axis for who stood. None: not `turned`."""
+        heading = self._heading(seen)
+        if heading is None:
+            return None
+        first = torch.zeros_like(heading)
+        first[..., 0] = 1
+        return torch.where((heading == 0).all(dim=-1, keepdim=True), first, heading)
 
     def _same_team(self, slots: Tensor | None) -> Tensor:
         teams = self.teams if slots is None else self.teams[self._slots(slots)].unsqueeze(1)
@@ -344,9 +381,9 @@ class CausalSceneNet(nn.Module):
 
     def _expected(self, seen: _Seen) -> tuple[Tensor, Tensor]:
         """Where one is who walks straight on, and the scale of how far one is from there: [..., dim] and [..., 1]."""
-        assert seen.step is not None and seen.stepped is not None
-        scale = torch.where(seen.stepped, self.change, self.move).unsqueeze(-1)
-        return seen.last + seen.step, scale
+        assert seen.steps is not None and seen.stepped is not None
+        scale = torch.where(seen.stepped[..., 0], self.change, self.move).unsqueeze(-1)
+        return seen.last + seen.steps[..., 0, :], scale
 
     def _told(self, scenes: Scenes, labels: tuple[Label, ...], at: int | None = None) -> list[Tensor]:
         """Labels as classes of every agent, the class after the last standing for "not told"; of frame `at` alone."""
@@ -379,11 +416,11 @@ class CausalSceneNet(nn.Module):
         """What the trunk is shown of the past: not quite all, so that it does not learn pieces by heart."""
         if chance is None or not self.config.blur:
             return seen
-        if seen.step is None:
+        if seen.steps is None:
             hidden = torch.rand(seen.last.shape, generator=chance, device=seen.last.device) < self.config.blur
             return seen._replace(last=torch.where(hidden, self.shape.symbols, seen.last))
-        noise = torch.randn(seen.step.shape, generator=chance, device=seen.step.device, dtype=seen.step.dtype)
-        return seen._replace(step=seen.step + self.config.blur * self.change * noise)
+        noise = torch.randn(seen.steps.shape, generator=chance, device=seen.steps.device, dtype=seen.steps.dtype)
+        return seen._replace(steps=seen.steps + self.config.blur * self.change * noise)
 
     def _untold(
         self, goals: list[Tensor], before: list[Tensor], chance: torch.Generator | None
@@ -457,14 +494,31 @@ def relations(
     pace: Float[Tensor, "scene time agent dim"],
     reach: Tensor,
     same: Tensor,
+    heading: Float[Tensor, "scene time agent 2"] | None = None,
 ) -> Float[Tensor, "scene time agent agent feature"]:
-    """How j stands to i: where to, how far, how it moves against i, and whether it is of the `same` team."""
-    offset = place.unsqueeze(-3) - place.unsqueeze(-2)  # [scene, time, i, j, dim]
+    """How j stands to i: where to, how far, how it moves against i, and whether it is of the `same` team.
+
+    Args:
+        heading: of i, along which directions are then told.
+    """
+    ahead = None if heading is None else heading.unsqueeze(-2)
+    offset = turned(place.unsqueeze(-3) - place.unsqueeze(-2), ahead, -1)  # [scene, time, i, j, dim]
     far = offset.norm(dim=-1, keepdim=True) / reach
-    moving = pace.unsqueeze(-3) - pace.unsqueeze(-2)
+    moving = turned(pace.unsqueeze(-3) - pace.unsqueeze(-2), ahead, -1)
     return torch.cat(
         [offset / reach / (1 + far), torch.log1p(far), moving, same.unsqueeze(-1).to(far.dtype).expand_as(far)], dim=-1
     )
+
+
+def turned(
+    x: Float[Tensor, "*#batch dim"], heading: Float[Tensor, "*#batch 2"] | None, way: Literal[1, -1]
+) -> Float[Tensor, "*#batch dim"]:
+    """`x` turned about the vertical so that the first axis comes to lie along `heading` (1), or back (-1)."""
+    if heading is None:
+        return x
+    cos, sin = heading[..., 0], way * heading[..., 1]
+    flat = torch.stack([x[..., 0] * cos - x[..., 1] * sin, x[..., 0] * sin + x[..., 1] * cos], dim=-1)
+    return torch.cat([flat, x[..., 2:]], dim=-1)
 
 
 def _set(whole: Sampled, now: int, forced: Tensor | None, players: Mapping[int, Player]) -> Tensor | None:
@@ -480,8 +534,8 @@ def _set(whole: Sampled, now: int, forced: Tensor | None, players: Mapping[int, 
 
 def _latest(seen: _Seen) -> _Seen:
     """What is known before the last of the frames."""
-    step, stepped = (None if x is None else x[:, -1:] for x in (seen.step, seen.stepped))
-    return _Seen(seen.last[:, -1:], step, stepped, seen.there[:, -1:], [], [])
+    steps, stepped = (None if x is None else x[:, -1:] for x in (seen.steps, seen.stepped))
+    return _Seen(seen.last[:, -1:], steps, stepped, seen.there[:, -1:], [], [])
 
 
 def _back(x: Tensor, begin: int, end: int, empty: int = 0) -> Tensor:

@@ -56,7 +56,7 @@ class MoveHead(nn.Module):
     @property
     def noise(self) -> int:
         """Uniform numbers of one agent for one move. The scene needs one more."""
-        return 1 + self.dims
+        return self.dims
 
     def forward(self, h: Float[Tensor, "*batch agent hidden"], present: Present = None) -> Moves:
         there = h.new_ones(h.shape[:-1]) if present is None else present.to(h.dtype)
@@ -90,12 +90,25 @@ class MoveHead(nn.Module):
     def sample(
         self, moves: Moves, noise: Float[Tensor, "*batch agent draw"], scene_noise: Float[Tensor, "*batch 1"]
     ) -> Float[Tensor, "*batch agent dim"]:
-        """One joint move. Equal noise and nearly equal parameters give nearly equal moves, so pairs can be compared."""
+        """One joint move: a component of the scene, then number after number of each agent given those before it.
+
+        Each is the inverse of its own cumulative distribution, p_k being the agent's components' weights given the
+        numbers before it, so a move is a continuous function of noise and parameters, and grows with its noise:
+
+            sum_k p_k Phi((x_i - mean_k) / std_k) = noise_i
+        """
         m = Categorical(self.together).sample(moves.scene, scene_noise)
-        own, mean, root = _pick(moves.own, m, -2), _pick(moves.mean, m, -3), _pick(moves.root, m, -4)
-        k = Categorical(self.alone).sample(own, noise[..., :1])
-        mean, root = _pick(mean, k, -2), _pick(root, k, -3)
-        return mean + (root @ standard_normal(noise[..., 1:]).unsqueeze(-1)).squeeze(-1)
+        log_p, mean, root = _pick(moves.own, m, -2), _pick(moves.mean, m, -3), _pick(moves.root, m, -4)
+        z: list[Tensor] = []  # the numbers so far as each component measures them
+        made = []
+        for i in range(self.dims):
+            told = sum((root[..., i, j] * z[j] for j in range(i)), torch.zeros_like(log_p))
+            centre, std = mean[..., i] + told, root[..., i, i]
+            x = quantile(log_p.softmax(-1), centre, std, noise[..., i])
+            z.append((x.unsqueeze(-1) - centre) / std)
+            log_p = log_p - 0.5 * z[i].square() - std.log()
+            made.append(x)
+        return torch.stack(made, dim=-1)
 
     def mean(self, moves: Moves) -> Float[Tensor, "*batch agent dim"]:
         """What is expected of each agent."""
@@ -217,6 +230,25 @@ class SymbolHead(nn.Module):
             drawn = head.sample(self(h, last, now, present, i).squeeze(-2), noise[..., i, :])
             now[..., i] = drawn if forced is None else torch.where(forced[..., i] >= 0, forced[..., i], drawn)
         return now
+
+
+def quantile(
+    weight: Float[Tensor, "*row k"],
+    mean: Float[Tensor, "*row k"],
+    std: Float[Tensor, "*row k"],
+    noise: Float[Tensor, "*row"],
+) -> Float[Tensor, "*row"]:
+    """Where the cumulative distribution of a mixture of normals is `noise`, to the last bits of the dtype.
+
+    By halving: it lies between the least and the greatest of the components' own quantiles.
+    """
+    each = mean + std * standard_normal(noise).unsqueeze(-1)
+    low, high = each.amin(dim=-1), each.amax(dim=-1)
+    for _ in range(24 if each.dtype == torch.float32 else 53):
+        middle = (low + high) / 2
+        below = (weight * torch.special.ndtr((middle.unsqueeze(-1) - mean) / std)).sum(dim=-1) < noise
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return (low + high) / 2
 
 
 def _pick(x: Tensor, index: Tensor, axis: int) -> Tensor:
