@@ -112,7 +112,7 @@ def boids(folder: Path, seeds: int, workers: int, minutes: float | None, *, name
     )
 
 
-FIGURES = ("one", "many", "kept", "asked", "turned")
+FIGURES = ("one", "many", "kept", "told", "turned")
 
 
 def seen(size: int, seed: int) -> TrackSet:
@@ -143,7 +143,7 @@ def friendly(values: Float[Tensor, "scene time agent 2"], turned: bool = False) 
 def sure(count: int = 4096) -> dict[str, float]:
     """How often the program is right about flights by the rules: what no model can be sure to surpass."""
     right = {}
-    for name, turn in {"kept": None, "asked": 0, "turned": PAST - 1}.items():
+    for name, turn in {"kept": None, "told": 0, "turned": PAST - 1}.items():
         values, tempers = _flown(count, turn)
         right[name] = float((friendly(values, turn == PAST - 1) == tempers).float().mean())
     return right
@@ -192,7 +192,7 @@ def _figures(path: Path, model: str, seed: int, minutes: float | None, size: Siz
     shares = {"kept": share(net, past, label, seed)}
     if net.shape.goals:
         wish = torch.arange(len(label)) % 2
-        shares |= {"asked": share(net, first, wish, seed), "turned": share(net, past, 1 - label, seed, turned=True)}
+        shares |= {"told": share(net, first, wish, seed), "turned": share(net, past, 1 - label, seed, turned=True)}
     weights = sum(weight.numel() for weight in net.parameters())
     return {**bounds, **shares, "weights": weights, "seconds": seconds}
 

@@ -81,7 +81,7 @@ class Twin:
         memories = {i: [np.zeros(net.config.memory)] * net.config.layers for i in self.sets}
         latents = {i: np.zeros(net.config.latent if family.latent == "frame" else 0) for i in self.sets}
         out = []
-        for t in range(len(x)):
+        for t in range(len(x) - 1):
             if family.shared:
                 told = np.concatenate([x[t].ravel(), *latents.values()])
                 memories = dict.fromkeys(self.sets, self.remember(net.memory, 0, told, memories[0]))
@@ -91,8 +91,6 @@ class Twin:
                     i: self.remember(net.memory, i, np.concatenate([own[i], latents[i]]), memories[i])
                     for i in self.sets
                 }
-            if t + 1 == len(x):
-                return out, memories
             kl = ratio = told = 0.0
             for i in self.sets:
                 coming = x[t + 1, i] if family.apart else x[t + 1].ravel()
@@ -117,7 +115,7 @@ class Twin:
                     seen = np.concatenate([seen, self.z])
                 told += density(coming, *self.normal(net.decoder, i, seen, net.config.least_std))
             out.append((told - kl, told + ratio))
-        return out, memories
+        return out
 
     def last_memory(self, x):
         layers = [np.zeros(self.net.config.memory)] * self.net.config.layers
@@ -162,7 +160,7 @@ def test_bounds_and_goals_are_those_of_a_twin(kind):
     for k in range(4):
         of = noise[k, 0, 0] if net.family.latent == "scene" else noise[k]
         x = scenes.values[k].numpy()
-        found, _ = Twin(net).bound(x, None if goals is None else goals[k], of)
+        found = Twin(net).bound(x, None if goals is None else goals[k], of)
         np.testing.assert_allclose(bound[k], [each[0] for each in found], rtol=1e-9)
         np.testing.assert_allclose(weighed.frames[k, 1:], [each[1] for each in found], rtol=1e-9)
         if goals is not None:

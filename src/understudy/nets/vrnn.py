@@ -100,7 +100,6 @@ class Frames(NamedTuple):
     told: Float[Tensor, "scene time"]  # log p(x' | z), per unit of the net's own scale
     ratio: Float[Tensor, "scene time"]  # log p(z) - log q(z) of the z that was drawn
     kl: Float[Tensor, "scene time"]  # KL(q || p)
-    memory: Memory
 
 
 class RecurrentSceneNet(nn.Module):
@@ -293,7 +292,7 @@ class RecurrentSceneNet(nn.Module):
             told.append(_normal_log_prob(self._target(x[:, t], x[:, t + 1]), mean, std))
             ratio.append(r)
             kl.append(k)
-        return Frames(torch.stack(told, 1), torch.stack(ratio, 1), torch.stack(kl, 1), memory)
+        return Frames(torch.stack(told, 1), torch.stack(ratio, 1), torch.stack(kl, 1))
 
     # --- parts ---------------------------------------------------------------------------------------------------
 
