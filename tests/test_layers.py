@@ -12,6 +12,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 LIBRARY = {"core", "maths", "envs", "demos", "nets", "rollout", "algorithms", "evaluation", "runs"}
 BENCHES = {
     "bench_boids",
+    "bench_cook_scenes",
     "bench_cooks",
     "bench_crowds",
     "bench_imitation",
