@@ -8,6 +8,7 @@ from understudy import api
 from understudy.algorithms import bc, ppo
 from understudy.core.errors import ConfigError, DemosError, EnvError, RunError
 from understudy.core.random import generator
+from understudy.demos import Demos
 from understudy.envs.rewarded import Rewarded
 from understudy.evaluation import metrics
 from understudy.nets import NetConfig
@@ -202,6 +203,18 @@ def test_recordings_of_another_env_are_refused(demos):
         api.train("bc", demos, api.make_env("navigation"), updates=1)
     with pytest.raises(DemosError, match="demos of navigation do not fit spread: agents is 2"):
         api.evaluate(Uniform(api.make_env("spread").spec), api.make_env("spread"), demos)
+
+
+def test_recordings_of_which_nothing_counts_are_refused(demos):
+    away = [
+        dataclasses.replace(episode, present=torch.zeros(episode.obs.shape[:2], dtype=torch.bool)) for episode in demos
+    ]
+    with pytest.raises(DemosError, match="all episodes weigh 0"):
+        api.train("bc", demos.reweighted([0.0] * len(demos)), updates=1)
+    with pytest.raises(DemosError, match="nobody is ever there"):
+        api.train("bc", Demos.from_episodes(demos.spec, away), updates=1)
+    some = Demos.from_episodes(demos.spec, [*away[:-1], demos[7]]).reweighted([0.0] * 7 + [1.0])
+    api.train("bc", some, config={"net": {"hidden": 4}, "steps": 1}, updates=1)
 
 
 def test_a_policy_of_another_env_is_refused(demos):

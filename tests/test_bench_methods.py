@@ -38,7 +38,7 @@ def test_the_best_that_asks_nobody_stands_beside_the_best_that_asks(asked, tmp_p
     assert of_five == {"bc": "nobody", "magail": "nobody", "iq": "nobody", "dagger": "an expert"}
     assert [title for title, _, _ in asked] == list(bench_methods.FEW)
     assert {plan.minutes for _, plan, _ in asked} == {0.5}
-    assert report.provenance["command"] == "understudy bench few"
+    assert report.provenance["command"] == "understudy bench few --seeds 2 --minutes 0.5"
 
 
 def test_where_no_method_has_a_score_nothing_is_best():

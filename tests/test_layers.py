@@ -10,7 +10,15 @@ import understudy
 ROOT = Path(understudy.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
 LIBRARY = {"core", "maths", "envs", "demos", "nets", "rollout", "algorithms", "evaluation", "runs"}
-BENCHES = {"bench_cooks", "bench_imitation", "bench_methods", "bench_regret", "bench_scenes", "bench_sensitivity"}
+BENCHES = {
+    "bench_boids",
+    "bench_cooks",
+    "bench_imitation",
+    "bench_methods",
+    "bench_regret",
+    "bench_scenes",
+    "bench_sensitivity",
+}
 ROOMS = {  # room -> rooms it may import, besides itself
     "core": set(),
     "maths": {"core"},
@@ -30,6 +38,8 @@ ROOMS = {  # room -> rooms it may import, besides itself
     "comparing": {"core", "maths", "demos", "nets", "rollout", "evaluation", "runs", "api"},
     "quickstart": {"core", "envs", "demos", "evaluation", "rollout", "recordings", "cooking", "api"},
     "bench": LIBRARY | {"recordings", "cooking", "api", *BENCHES},
+    "bench_boids": (LIBRARY - {"rollout"}) | {"recordings", "scenes"},
+    "bench_cook_scenes": {"core", "maths", "envs", "algorithms", "evaluation", "runs", "recordings", "cooking", "api"},
     "bench_cooks": LIBRARY | {"recordings", "cooking", "api"},
     "bench_imitation": {"core", "maths", "nets", "rollout", "evaluation", "runs", "api"},
     "bench_methods": {"core", "maths", "envs", "evaluation", "api", "comparing"},

@@ -297,6 +297,8 @@ def train(
     """
     module = algorithm_named(algorithm) if isinstance(algorithm, str) else algorithm
     config = make_config(module, config)
+    if demos is not None:
+        _expect_something(demos)
     if demos is not None and env is not None:
         fit(demos, env)
     if expert is not None and not asks(module):
@@ -581,6 +583,14 @@ def fit(given: Demos | AgentPolicy | LearnedReward, env: Env) -> None:
                 f"{kind} of {given.spec.title or 'an unnamed env'} {'do' if kind == 'demos' else 'does'} not fit "
                 f"{env.spec.title or 'this env'}: {name} is {there} there, {here} in the env."
             )
+
+
+def _expect_something(demos: Demos) -> None:
+    """Raises DemosError where there are recordings, and yet nothing in them counts. None at all: algorithms decide."""
+    if len(demos) and not bool((demos.weights > 0).any()):
+        raise DemosError("demos: all episodes weigh 0, so none is learnt from. Weigh some more than 0 (`reweighted`).")
+    if len(demos) and not any(episode.present is None or bool(episode.present.any()) for episode in demos):
+        raise DemosError("demos: nobody is ever there. `present` is true where an agent is: is it the wrong way round?")
 
 
 def grown(policy: AgentPolicy, env: Env) -> AgentPolicy | None:

@@ -10,7 +10,16 @@ from typing import Any
 
 import torch
 
-from understudy import api, bench_cooks, bench_imitation, bench_methods, bench_regret, bench_scenes, bench_sensitivity
+from understudy import (
+    api,
+    bench_boids,
+    bench_cooks,
+    bench_imitation,
+    bench_methods,
+    bench_regret,
+    bench_scenes,
+    bench_sensitivity,
+)
 from understudy.cooking import COLUMNS, SCORED, Likeness, likeness, settings
 from understudy.core.errors import ConfigError, nearest
 from understudy.core.random import generator
@@ -124,8 +133,11 @@ def mairl(folder: Path, seeds: int, workers: int, minutes: float | None, *, name
 
 
 BENCHMARKS: Mapping[str, Callable[[Path, int, int, float | None], Report]] = {
+    "boids": partial(bench_boids.boids, name="boids", size=bench_boids.SMALL),
+    "boids-full": partial(bench_boids.boids, name="boids-full", size=bench_boids.FULL),
     "chorales": bench_scenes.chorales,
     "cooks": bench_cooks.cooks,
+    "cooks-scenes": bench_cook_scenes.cooks_scenes,
     "everywhere": bench_methods.everywhere,
     "few": bench_methods.few,
     "kitchen": kitchen,

@@ -15,37 +15,40 @@ from understudy.evaluation.report import Cell, Report, Section, Table
 from understudy.maths.stats import Estimate
 
 METHODS = ("bc", "dagger", "magail", "maairl", "iq", "sqil", "gmmil", "pwil")
+EVERYWHERE = ("bc", "magail", "maairl", "iq")  # a road each
 FEW = ("spread", "tag", "speaker_listener")
 KITCHENS = tuple(f"kitchen:{layout}" for layout in LAYOUTS)
 MINUTES = 3.0  # of each run that never stops by itself
 
 
 def everywhere(folder: Path, seeds: int, workers: int, minutes: float | None) -> Report:
-    """Every method from its defaults, with 50 demonstrations of the scripted expert, in every env that has one."""
+    """Cloning, MA-GAIL, MA-AIRL and IQ-Learn from their defaults, in every env that has a scripted expert."""
     names = [name for name in api.ENVS if name != "kitchen"] + list(KITCHENS)
-    found = {name: _compared(name, (50,), folder, seeds, workers, minutes) for name in names}
+    found = {name: _compared(name, EVERYWHERE, (50,), folder, seeds, workers, minutes) for name in names}
     rows: list[list[Cell]] = []
     for name, comparison in found.items():
         by_method = {method: cell for (method, _, _), cell in cells(comparison.trials).items()}
         row: list[Cell] = [name]
-        for method in METHODS:
+        for method in EVERYWHERE:
             score = mean_of(by_method[method], "score") if method in by_method else None
             row.append("refused" if method not in by_method else "no scale" if score is None else score)
         rows.append(row)
     enough: list[Cell] = [f"envs with {ENOUGH} or more"]
-    for column in range(1, len(METHODS) + 1):
+    for column in range(1, len(EVERYWHERE) + 1):
         scores = [row[column] for row in rows if not isinstance(row[column], str)]
         enough.append(f"{sum(score.value >= ENOUGH for score in scores)} of {len(scores)}")  # type: ignore[union-attr]
     caption = (
         f"Score from 50 demonstrations, {seeds} seeds: 0 is random play, 1 the demonstrators; mean over seeds ± half "
-        "of its 95 % interval. No scale: demonstrators earn what random play earns."
+        "of its 95 % interval. No scale: demonstrators earn what random play earns. Both adversarial methods learn for "
+        f"{MINUTES if minutes is None else minutes:g} minutes on one thread."
     )
-    return _report("Every method everywhere", "everywhere", Table(["env", *METHODS], [*rows, enough], caption), found)
+    table = Table(["env", *EVERYWHERE], [*rows, enough], caption)
+    return _report("From defaults, everywhere", _command("everywhere", seeds, minutes), table, found)
 
 
 def few(folder: Path, seeds: int, workers: int, minutes: float | None) -> Report:
     """Every method from 1, 5 and 20 demonstrations of three games; those that ask an expert stand by themselves."""
-    found = {name: _compared(name, (1, 5, 20), folder, seeds, workers, minutes) for name in FEW}
+    found = {name: _compared(name, METHODS, (1, 5, 20), folder, seeds, workers, minutes) for name in FEW}
     best: list[list[Cell]] = []
     rows: list[list[Cell]] = []
     for name, comparison in found.items():
@@ -62,7 +65,7 @@ def few(folder: Path, seeds: int, workers: int, minutes: float | None) -> Report
         f"Dagger is told what to do in {asked.rounds * asked.envs} episodes of its own play, beside the demonstrations."
     )
     columns = ["env", "demonstrations", "bc", "best that asks nobody", "best that asks an expert"]
-    report = _report("Few demonstrations", "few", Table(columns, best, caption), found)
+    report = _report("Few demonstrations", _command("few", seeds, minutes), Table(columns, best, caption), found)
     every = Table(["env", "demonstrations", "method", "asks", "score"], rows, "All methods.")
     return replace(report, tables=[*report.tables, every])
 
@@ -76,13 +79,23 @@ def _best(scores: Mapping[str, Estimate]) -> str:
 
 
 def _compared(
-    name: str, counts: Sequence[int], folder: Path, seeds: int, workers: int, minutes: float | None
+    name: str,
+    methods: tuple[str, ...],
+    counts: Sequence[int],
+    folder: Path,
+    seeds: int,
+    workers: int,
+    minutes: float | None,
 ) -> Comparison:
-    plan = Plan(METHODS, tuple(counts), seeds=seeds, minutes=MINUTES if minutes is None else minutes, episodes=100)
+    plan = Plan(methods, tuple(counts), seeds=seeds, minutes=MINUTES if minutes is None else minutes, episodes=100)
     return compare(api.make_env(name), None, plan, folder / name.replace(":", "-"), workers=workers)
 
 
-def _report(title: str, name: str, table: Table, found: Mapping[str, Comparison]) -> Report:
+def _command(name: str, seeds: int, minutes: float | None) -> str:
+    return f"understudy bench {name} --seeds {seeds}" + ("" if minutes is None else f" --minutes {minutes:g}")
+
+
+def _report(title: str, command: str, table: Table, found: Mapping[str, Comparison]) -> Report:
     sections = [Section(env, recommendation(each.trials), tables=each.tables()) for env, each in found.items()]
-    provenance: dict[str, Any] = {"command": f"understudy bench {name}", "torch": torch.__version__}
+    provenance: dict[str, Any] = {"command": command, "torch": torch.__version__}
     return Report(title, tables=[table], sections=sections, provenance=provenance)

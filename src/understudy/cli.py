@@ -256,7 +256,9 @@ def compare(words: list[str]) -> None:
 
     methods = [name for name in given.what if name in api.ALGORITHMS]
     others = [name for name in given.what if name not in api.ALGORITHMS]
-    if not given.what or (methods and others):
+    if not given.what:
+        raise ConfigError("compare: name methods (such as `bc magail`), or folders of runs.")
+    if methods and others:
         unknown = f" {others[0]!r} is no method.{nearest(others[0], api.ALGORITHMS)}" if others else ""
         raise ConfigError(f"compare: name methods (such as `bc magail`), or folders of runs, not both.{unknown}")
     if methods:
@@ -311,6 +313,8 @@ def _runs_measured(given: Compare) -> dict[str, Any]:
     from understudy import api
 
     folders = [Path(each) for each in given.what]
+    for folder in folders:
+        api.load_policy(folder)  # asked before the first is measured, not after it
     env = api.env_of(folders[0]) if given.env is None and not given.rule else _env(given)
     demos = _demos(given.demos, env)
     alone = len({folder.name for folder in folders}) == len(folders)  # their names tell them apart

@@ -68,7 +68,7 @@ class Plan:
             api.make_config(api.algorithm_named(method), self.settings.get(method))
         endless = [m for m in self.methods if not hasattr(api.algorithm_named(m), "finished")]
         if endless and self.updates is None and self.minutes is None:
-            raise ConfigError(f"minutes: {', '.join(endless)} never stop by themselves. Give minutes, or updates.")
+            raise ConfigError(f"minutes: without end learn {', '.join(endless)}. Give minutes, or updates.")
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def test_the_learner_is_paid_less_for_what_it_does_already_where_the_reward_is_f
     env = tabular.matching_pennies()
     demos = api.record(env, episodes=50)
     for pays, likelier_pays_less in (("ratio", True), ("level", False)):
-        config, state, draws = begun(env, demos, pays=pays, judge_rate=0.0)
+        config, state, draws = begun(env, demos, pays=pays, judge_rate=0.0, anchor=0.0)
         for weight in state.shaped.parameters():
             weight.data.zero_()
         state.policy.outs[0].weight.data.zero_()
@@ -229,6 +229,23 @@ def test_play_at_random_is_told_from_the_demonstrators_too():
     assert known[1] > known[0] + 0.5
 
 
+def test_however_much_is_at_random_some_of_the_steps_are_the_learners():
+    env = Navigation(horizon=4)
+    demos = api.record(env, episodes=4)
+    config, state, draws = begun(env, demos, contrast=0.999, batch=3)
+    seen = []
+    of = maairl._some
+
+    def some(side, count, generator):
+        seen.append((side is state.random, count))
+        return of(side, count, generator)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(maairl, "_some", some)
+        maairl.update(config, state, demos, env, draws)
+    assert set(seen) == {(True, 2), (False, 1)}
+
+
 def test_what_comes_out_is_the_mean_of_the_latest_policies():
     env = Navigation(horizon=4)
     demos = api.record(env, episodes=4)
@@ -264,13 +281,17 @@ def test_two_rooms_that_differ_by_a_prize_are_told_apart_and_play_rests_where_th
 
 
 @pytest.mark.slow
-def test_who_is_paid_level_goes_on_sharpening_beyond_the_demonstrators():
+def test_who_is_paid_level_goes_on_sharpening_beyond_the_demonstrators_and_the_anchor_holds_some_of_it_up():
     env = tabular.two_rooms(prize=2.0, horizon=20)
     demos = api.record(env, episodes=100)
-    config, state, draws = begun(env, demos, learner=replace(SMALL.learner, discount=0.9, segment=20))
-    for _ in range(120):
-        maairl.update(config, state, demos, env, draws)
-    assert to_one(state.averaged, View(torch.eye(2).unsqueeze(1))) > 0.93  # shown: 0.858
+    came = []
+    for anchor in (0.0, 0.2, 1.0):
+        learner = replace(SMALL.learner, discount=0.9, segment=20)
+        config, state, draws = begun(env, demos, learner=learner, anchor=anchor)
+        for _ in range(120):
+            maairl.update(config, state, demos, env, draws)
+        came.append(to_one(state.averaged, View(torch.eye(2).unsqueeze(1))))
+    assert came[0] > came[1] > came[2] > 0.9  # shown: 0.858
 
 
 def to_one(policy, rooms):

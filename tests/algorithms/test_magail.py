@@ -17,6 +17,7 @@ from understudy.core.types import Continuous, Discrete, EnvSpec, Segment, View
 from understudy.demos.demos import Episode
 from understudy.envs import tabular
 from understudy.envs.particles import Navigation
+from understudy.maths.adversarial import calibration_error
 from understudy.nets import NetConfig, build_policy
 from understudy.nets.discriminators import Judge, JudgeConfig
 from understudy.nets.saved import save_policy
@@ -252,6 +253,24 @@ def test_zero_sum_pays_each_team_what_it_looks_like_less_what_the_other_does():
     paid = magail.rewards_of(config, state.judge, played, half, half)
     gain = own[..., :3].mean(-1) - own[..., 3]
     torch.testing.assert_close(paid, torch.stack([gain, gain, gain, -gain], dim=-1))
+    there = torch.ones_like(own, dtype=torch.bool)
+    there[..., 1] = False
+    left = replace(played, view=replace(played.view, present=there))
+    own = magail.rewards_of(replace(config, zero_sum=False), state.judge, left, half, half)
+    gain = own[..., [0, 2]].mean(-1) - own[..., 3]  # who is away is paid nothing and stands for nobody
+    paid = magail.rewards_of(config, state.judge, left, half, half)
+    torch.testing.assert_close(paid, torch.stack([gain, 0 * gain, gain, -gain], dim=-1))
+
+
+def test_what_is_told_of_a_discriminator_leaves_out_who_is_away():
+    there = torch.tensor([[True, False], [True, True], [False, True]])
+    steps = Segment(View(torch.zeros(3, 2, 1), present=there), torch.zeros(3, 2, dtype=torch.long))
+    expert, learner = torch.tensor([[1.0, 9], [1, -1], [9, 1]]), torch.tensor([[-1.0, 9], [-1, 8], [9, -1]])
+    told = adversary.told(expert, learner, steps, steps, torch.tensor(0.0), torch.tensor(0.0))
+    rates = [told[f"discriminator/{name}"].item() for name in ("expert", "learner", "saturated")]
+    assert rates == pytest.approx([3 / 4, 3 / 4, 1 / 8])
+    seen = calibration_error(expert[there].unsqueeze(1), learner[there].unsqueeze(1))
+    torch.testing.assert_close(told["discriminator/calibration"], seen)
 
 
 def test_the_envs_own_reward_is_added_as_much_as_is_asked_for():
@@ -281,6 +300,36 @@ def test_while_they_warm_up_the_policies_stand_still_and_values_and_discriminato
     assert state.optimizer.param_groups[0]["lr"] == rate
     magail.update(config, state, demos, env, draws)
     assert any(not torch.equal(v, before[0][k]) for k, v in state.policy.state_dict().items())
+
+
+def test_where_the_judge_says_nothing_the_anchor_leads_to_what_was_shown():
+    """A flat judge pays nothing: a table becomes the demonstrators' shares of moves."""
+    env = exits(0.2)  # move 0 in 0.8 of the steps
+    demos = api.record(env, episodes=400)
+    learner = replace(SMALL.learner, rate=0.03, target_kl=0.0)
+    config, state, draws = begun(env, demos, anchor=0.5, judge_rate=0.0, absorbing=False, learner=learner)
+    for weight in state.judge.parameters():
+        weight.data.zero_()
+
+    def stays():
+        params, _ = state.policy.params(View(torch.tensor([[[[1.0, 0.0]]]])), torch.zeros(1, 1, 1, dtype=torch.long))
+        return params.softmax(dim=-1)[0, 0, 0, 0].item()
+
+    assert stays() < 0.6
+    for _ in range(40):
+        magail.update(config, state, demos, env, draws)
+    assert stays() == pytest.approx(1 - len(demos) / demos.steps, abs=0.05)
+
+
+def test_the_anchor_is_the_loss_of_cloning_on_the_demonstrators_own_steps():
+    env = api.make_env("spread")
+    demos = api.record(env, episodes=4)
+    config, state, _ = begun(env, demos, anchor=0.3, symmetric=False, batch=100)  # all steps of the recordings
+    loss = adversary.anchored(config, state, demos, env, generator(0))
+    params, _ = state.policy.params(demos.padded().view, demos.padded().actions)
+    expected = -0.3 * state.policy.head.log_prob(params, demos.padded().actions).mean()
+    torch.testing.assert_close(loss(0), expected)
+    torch.testing.assert_close(loss(7), expected)
 
 
 def test_two_confined_layers_of_silu_are_nowhere_steeper_than_1():

@@ -374,7 +374,7 @@ def test_settings_that_cannot_learn_are_refused():
             ppo.Config(**{name: 0})
     with pytest.raises(ConfigError, match="minibatches: got 4 for 2 envs"):
         ppo.Config(envs=2)
-    with pytest.raises(ConfigError, match=r"discount=1\.5"):
+    with pytest.raises(ConfigError, match=r"discount: got 1\.5"):
         ppo.Config(discount=1.5)
     with pytest.raises(ConfigError, match="give it an env"):
         ppo.init(QUICK, None, None, generator(0))

@@ -16,12 +16,13 @@ import torch.nn.functional as F
 
 from understudy.algorithms import adversary, maairl, magail, ppo
 from understudy.core.random import generator
+from understudy.core.types import Continuous, EnvSpec, View
 from understudy.demos import Demos, Episode
 from understudy.envs import tabular
 from understudy.maths.adversarial import discriminator_loss
 from understudy.maths.returns import discounted
 from understudy.nets import NetConfig
-from understudy.nets.discriminators import JudgeConfig
+from understudy.nets.discriminators import Judge, JudgeConfig
 from understudy.rollout import play
 
 LOG2 = math.log(2)
@@ -192,6 +193,23 @@ def test_steps_of_one_who_does_as_the_demonstrators_cannot_be_told_and_pairs_tha
         blind = shared(choices, 1 - 1 / choices)
         assert blind > 1.3  # what its judge cannot see its policy finds unlikely: worse than guessing
         assert told == pytest.approx([blind], abs=0.02)
+
+
+@pytest.mark.parametrize("sees", ["own", "actions", "joint", "team"])
+def test_rows_put_together_wrongly_are_all_but_certain_where_actions_are_real_numbers(sees):
+    """Who does a = o: of pairs drawn by chance almost none is one that happened, so the loss nears 0."""
+    spec = EnvSpec(agents=2, obs=1, action=Continuous(1), horizon=9)
+    obs = torch.rand(2048, 2, 1, generator=generator(1)) * 2 - 1
+    for actions, certain in ((obs, False), (obs[torch.randperm(2048, generator=generator(2))], True)):
+        judge = Judge(JudgeConfig(sees, hidden=32), spec, generator(0))
+        judge.observe(View(obs), obs)
+        seek = torch.optim.Adam(judge.parameters(), lr=0.02)
+        for _ in range(150):
+            seek.zero_grad()
+            loss = discriminator_loss(judge(View(obs), obs), judge(View(obs), actions))
+            loss.backward()
+            seek.step()
+        assert loss.item() < 0.15 if certain else loss.item() == pytest.approx(LOG2, abs=0.001)
 
 
 @every_form

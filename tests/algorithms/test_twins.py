@@ -133,6 +133,39 @@ def test_magail(sees):
     expect_gradients([judge.net.last.weight, judge.net.last.bias], slow)
 
 
+def test_magail_where_slopes_change_with_what_is_seen_and_some_are_away():
+    config, state, demos, pool = sides(
+        magail, judge=JudgeConfig(sees="own", hidden=2, layers=1), penalty=0.7, slope=0.05, symmetric=False
+    )
+    judge = state.judge.double()
+    away = torch.rand(len(pool.gone), 3, generator=generator(9)) < 0.3
+    pool = replace(pool, steps=replace(pool.steps, view=replace(pool.steps.view, present=~away)))
+    theirs, ours, share = drawn(config, pool, demos, state, generator(4))
+    x, y = (judge.inputs(side.view, side.actions).detach().numpy() for side in (theirs, ours))
+    there = ours.view.present.numpy()
+    parts = [p for layer in (judge.net.hidden[0], judge.net.last) for p in (layer.weight, layer.bias)]
+    start = [p.detach().numpy().copy() for p in parts]
+    state.judge_optimizer = torch.optim.SGD(judge.parameters(), lr=0.0)
+    told = magail.discriminate(config, state, demos, pool, generator(4))
+
+    def slow(arrays):
+        w, b, v, c = (a[0] for a in arrays)
+
+        def judged(seen):
+            return np.tanh(seen @ w.T + b) @ v[0] + c[0]
+
+        mixed = x + share * (y - x)
+        slope = ((1 - np.tanh(mixed @ w.T + b) ** 2) * v[0]) @ w
+        steep = np.maximum(0, np.sqrt((slope**2).sum(-1) + 1e-12) - 0.05) ** 2
+        learner = (softplus(judged(y)) * there).sum() / there.sum()
+        return 0.5 * softplus(-judged(x)).mean() + 0.5 * learner + 0.7 * steep.mean()
+
+    loss = told["discriminator/loss"] + told["discriminator/penalty"]
+    assert 0.5 < there.mean() < 0.9
+    assert loss.item() == pytest.approx(slow(start), abs=1e-8)
+    expect_gradients(parts, slow)
+
+
 def test_maairl():
     config, state, demos, pool = sides(
         maairl, judge=JudgeConfig(sees="own", layers=0), penalty=0.7, slope=0.05, contrast=0.0

@@ -182,3 +182,16 @@ def test_differences_are_told_by_name_with_both_values():
         "b: 1 before, nothing now",
         "c: nothing before, 2 now",
     ]
+
+
+def test_a_share_lies_between_0_and_1_and_the_end_may_be_left_out():
+    @dataclass
+    class Part:
+        rate: float
+
+    for rate in (0.0, 0.5, 1.0):
+        settings.share(Part(rate), "rate")
+    settings.share(Part(0.99), "rate", below=True)
+    for rate, below in ((-0.1, False), (1.1, False), (math.nan, False), (1.0, True)):
+        with pytest.raises(ConfigError, match=r"rate: got .* must lie in"):
+            settings.share(Part(rate), "rate", below=below)

@@ -26,6 +26,7 @@ def test_of_methods_alike_at_the_end_the_one_that_needs_fewer_demonstrations_is_
     found = trials("bc", {5: 0.4, 50: 0.95}) + trials("iq", {5: 0.94, 50: 0.95}, minutes=9.0)
     said = recommendation(found)
     assert said.startswith("Take `iq`") and "5 of the counts" in said and "`bc` cannot be told from it" in said
+    assert "but it needs more demonstrations" in said
 
 
 def test_of_methods_alike_in_everything_else_the_quicker_is_taken():

@@ -96,6 +96,10 @@ def test_actions_likelier_than_drawn_ones_are_no_sign_of_a_mix_up():
     assert diagnose(changed(alignment=lambda t: 1.2)) == []
 
 
+def test_the_entropy_of_real_numbers_has_no_least_value():
+    assert diagnose(changed(entropy=lambda t: 2.84 - 2.86 * t)) == []
+
+
 def test_what_went_wrong_only_at_first_is_forgiven():
     early = changed(discriminator__expert=lambda t: 1.0 if t < 0.3 else 0.7, kl=lambda t: 0.4 if t < 0.1 else 0.01)
     assert diagnose(early) == []

@@ -15,7 +15,7 @@ import torch
 
 from tests.runs import toy
 from understudy.core import files
-from understudy.core.errors import ConfigError, RunError
+from understudy.core.errors import ConfigError, Diverged, RunError
 from understudy.core.types import Discrete, EnvSpec
 from understudy.runs import checkpoint, loop
 from understudy.runs.log import read_lines
@@ -72,6 +72,40 @@ def test_a_run_in_memory_learns_the_same_as_one_in_a_folder(tmp_path):
     there, here = train(tmp_path), train()
     assert toy.bits(there.state) == toy.bits(here.state)
     assert there.metrics == here.metrics == read_lines(tmp_path / "metrics.jsonl")
+
+
+def test_a_warm_start_is_not_made_again_for_a_state_that_a_checkpoint_fills(tmp_path):
+    begun = []
+
+    def init(config, *rest):
+        begun.append(config.hidden)
+        return toy.init(replace(config, hidden=8), *rest)
+
+    slow = SimpleNamespace(**{**vars(toy), "init": init, "cold": lambda config: replace(config, hidden=1)})
+    train(tmp_path / "cut", updates=5, algorithm=slow)
+    again = train(tmp_path / "cut", algorithm=slow)
+    assert begun == [8, 1]
+    assert toy.bits(again.state) == toy.bits(train().state)
+
+
+def test_a_folder_that_cannot_hold_a_run_is_refused_before_it_begins(tmp_path):
+    unasked = SimpleNamespace(**{**vars(toy), "init": lambda *_: pytest.fail("it began")})
+    (tmp_path / "file").write_text("")
+    (tmp_path / "recordings").mkdir()
+    (tmp_path / "recordings" / "index.json").write_text("{}")
+    for name, message in (("file", "no folder"), ("file/run", "no folder"), ("recordings", "holds recordings")):
+        with pytest.raises(RunError, match=message):
+            train(tmp_path / name, updates=2, algorithm=unasked)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "index.json", "recordings"]
+
+
+def test_a_run_that_diverged_is_no_result_in_memory_either():
+    def diverge(config, state, demos, env, generator):
+        state.policy[0].weight.data[0, 0] = math.nan
+        return {}
+
+    with pytest.raises(Diverged, match=r"run\.state\.policy holds NaN at update 2"):
+        train(updates=2, algorithm=SimpleNamespace(__name__="toy", init=toy.init, update=diverge))
 
 
 def test_how_often_it_saves_logs_and_stops_does_not_move_the_result(tmp_path):
@@ -162,9 +196,9 @@ class Game:
 )
 def test_another_run_is_not_resumed_and_the_difference_is_named(tmp_path, change, message):
     train(tmp_path, updates=2, env=Game())
-    before = kept(tmp_path)
+    before, unasked = kept(tmp_path), SimpleNamespace(**{**vars(toy), "init": lambda *_: pytest.fail("it began")})
     with pytest.raises(RunError, match=f"holds another run, .*\n    {message}"):
-        train(tmp_path, updates=4, **{"env": Game(), **change})
+        train(tmp_path, updates=4, algorithm=unasked, **{"env": Game(), **change})
     assert kept(tmp_path) == before
 
 

@@ -53,7 +53,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_whoever_waits_takes_the_processes_with_it(number, tmp_path):
     script = tmp_path / "sleepers.py"
     script.write_text(SLEEPERS)

@@ -16,9 +16,11 @@ from torch import Tensor
 from understudy.algorithms import bc, ppo
 from understudy.core.errors import ConfigError, DemosError, EnvError
 from understudy.core.random import uniform
+from understudy.core.symmetry import elsewhere, symmetries_of
 from understudy.core.tree import tree_cat, tree_map, tree_take
 from understudy.core.types import Continuous, Env, EnvSpec, Segment, View, action_shape
 from understudy.demos.demos import Demos
+from understudy.demos.replay import batch_of
 from understudy.maths.adversarial import ages, calibration_error, gone_together, steps_remaining
 from understudy.nets import AgentPolicy, NetConfig, build_policy
 from understudy.nets.saved import load_policy
@@ -194,6 +196,14 @@ class Settings(Protocol):
     def average(self) -> float: ...
     @property
     def start(self) -> str: ...
+    @property
+    def anchor(self) -> float: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def symmetric(self) -> bool: ...
+    @property
+    def clone(self) -> bc.Config: ...
 
 
 @runtime_checkable
@@ -201,12 +211,14 @@ class Player(ppo.Learner, Protocol):
     """What `advance` moves on."""
 
     averaged: AgentPolicy
+    seed: int
     updates: int
 
 
 def advance(
     config: Settings,
     player: Player,
+    demos: Demos,
     env: Env,
     pay: Callable[[Segment, Live], tuple[Tensor, dict[str, Tensor]]],
     generator: torch.Generator,
@@ -214,10 +226,32 @@ def advance(
     """`ppo.advance` by policies that stand still in the warm-up and settle after it; their mean follows them."""
     learnt = max(0, player.updates - config.warmup)
     learner, frozen = settled(config.learner, learnt, config.settle), player.updates < config.warmup
-    stats = ppo.advance(learner, player, env, pay, generator, frozen, adapt=config.start == "fresh")
+    anchor = anchored(config, player, demos, env, generator) if config.anchor else None
+    stats = ppo.advance(learner, player, env, pay, generator, frozen, config.start == "fresh", anchor)
     player.updates += 1
     follow(player.averaged, player.policy, 1 / (1 + config.average * learnt))
     return stats
+
+
+def anchored(
+    config: Settings, player: Player, demos: Demos, env: Env, generator: torch.Generator
+) -> Callable[[int], Tensor]:
+    """What holds the policies to the demonstrators: `anchor` times the loss of cloning, of a batch for each step.
+
+    A discriminator says little where learner and demonstrators are nearly alike, and a step of ppo is as long there as
+    anywhere: alone it would wander off from a good clone at random. Source: Jena et al. 2020, arXiv:2001.07798, who let
+    the weight fall; here it stays.
+    """
+    clone = replace(config.clone, net=player.policy.config)
+    window = clone.window if clone.net.has_past else 1
+    groups = symmetries_of(env) if config.symmetric else ()
+    begun = player.updates * config.learner.passes * config.learner.minibatches
+
+    def loss(number: int) -> Tensor:
+        part = batch_of(demos, begun + number, config.batch, player.seed, window)
+        return config.anchor * bc.clone_loss(player.policy, elsewhere(groups, part, generator), clone, generator)
+
+    return loss
 
 
 @runtime_checkable
@@ -304,15 +338,22 @@ def alignment(policy: AgentPolicy, side: Side, generator: torch.Generator, rows:
 def told(
     expert: Float[Tensor, "expert agent"],
     learner: Float[Tensor, "learner agent"],
+    theirs: Segment,
+    ours: Segment,
     loss: Float[Tensor, ""],
     penalty: Float[Tensor, ""],
 ) -> dict[str, Tensor]:
-    """How a discriminator stands, from its logits of both sides."""
+    """How a discriminator stands, from its logits of both sides' steps; who is away is left out."""
+    weights = present(theirs), present(ours)
+
+    def share(holds: Tensor, weight: Tensor) -> Tensor:
+        return (holds * weight).sum() / weight.sum().clamp(min=1e-12)
+
     return {
         "discriminator/loss": loss.detach(),
         "discriminator/penalty": penalty.detach(),
-        "discriminator/expert": (expert > 0).float().mean(),
-        "discriminator/learner": (learner < 0).float().mean(),
-        "discriminator/calibration": calibration_error(expert, learner),
-        "discriminator/saturated": (torch.cat([expert, learner]).abs() > SATURATED).float().mean(),
+        "discriminator/expert": share(expert > 0, weights[0]),
+        "discriminator/learner": share(learner < 0, weights[1]),
+        "discriminator/calibration": calibration_error(expert, learner, *weights),
+        "discriminator/saturated": share(torch.cat([expert, learner]).abs() > SATURATED, torch.cat(weights)),
     }

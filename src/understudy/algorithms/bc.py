@@ -13,7 +13,7 @@ past was cut off are left out of the loss (`burn_in`; Kapturowski et al. 2019, R
 
 import copy
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -132,6 +132,14 @@ def clone(config: Config, demos: Demos, generator: torch.Generator, env: Any = N
     while not finished(config, state):
         update(config, state, demos, env, generator)
     return result(state)
+
+
+def cold_start(config: Any) -> Any:
+    """`config`, with a clone of one gradient step: for a state that a checkpoint is about to replace.
+
+    Methods that begin from a clone offer it to the loop as `cold`.
+    """
+    return replace(config, clone=replace(config.clone, limit=1))
 
 
 def clone_loss(

@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.algorithms import ppo
-from understudy.core.config import at_least_one
+from understudy.core.config import at_least_one, share
 from understudy.core.errors import ConfigError, EnvError
 from understudy.core.random import uniform
 from understudy.core.tree import tree_leaves
@@ -57,8 +57,7 @@ class Config:
         at_least_one(self, "rounds", "asked", "steps")
         if not 0 < self.rate < math.inf or not self.max_grad_norm > 0:
             raise ConfigError(f"rate={self.rate}, max_grad_norm={self.max_grad_norm}: both must be above 0.")
-        if not 0 <= self.discount <= 1:
-            raise ConfigError(f"discount: got {self.discount}, but it must lie in [0, 1].")
+        share(self, "discount")
 
 
 @dataclass

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from understudy.algorithms import bc, ppo
-from understudy.core.config import at_least_one
+from understudy.core.config import at_least_one, share
 from understudy.core.errors import ConfigError
 from understudy.core.symmetry import elsewhere, symmetries_of
 from understudy.core.tree import tree_cat, tree_leaves, tree_map, tree_take
@@ -54,9 +54,7 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least_one(self, "rounds", "envs", "steps")
-        for name in ("decay", "deviations"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, but it is a share: 0 to 1.")
+        share(self, "decay", "deviations")
         if not math.isfinite(self.threshold):
             raise ConfigError(f"threshold: got {self.threshold}, but it must be a finite number of nats.")
         if self.budget is not None and self.budget < 0:
@@ -96,12 +94,17 @@ class State:
     position: int = 0  # minibatches learnt
 
 
+cold = bc.cold_start
+
+
 def init(config: Config, demos: Demos | None, env: Any, generator: torch.Generator) -> State:
     """A clone of the recordings; a fresh policy where there are none, for whom the expert plays the first round."""
     if not hasattr(env, "expert"):
         raise ConfigError("dagger asks an expert in the env: hand in one, as `rollout.Queried(env, expert, name)` is.")
     spec = env.spec
     if demos is None or not len(demos):
+        if config.budget == 0:
+            raise ConfigError("budget: 0 and no recordings leave nothing to learn from. Give one of them.")
         policy = build_policy(config.clone.net, spec, generator)
     else:
         clone = replace(config.clone, symmetric=config.symmetric or config.clone.symmetric)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from understudy.algorithms import adversary
 from understudy.algorithms.ppo import descend
-from understudy.core.config import at_least_one, not_negative
+from understudy.core.config import at_least_one, not_negative, share
 from understudy.core.errors import ConfigError, DemosError
 from understudy.core.symmetry import Groups, elsewhere, symmetries_of
 from understudy.core.tree import tree_map
@@ -62,8 +62,7 @@ class Config:
         not_negative(self, "penalty", "rate", "weight_decay")
         if not self.max_grad_norm > 0:
             raise ConfigError(f"max_grad_norm: got {self.max_grad_norm}, but it must be above 0; inf clips nothing.")
-        if not 0 <= self.discount <= 1:
-            raise ConfigError(f"discount: got {self.discount}, but it must lie in [0, 1].")
+        share(self, "discount")
         if not 0 <= self.burn_in < self.window:
             raise ConfigError(f"burn_in: got {self.burn_in} of a window of {self.window}: some steps must be learnt.")
         if self.sampling == "online" and (self.penalty == 0 or self.discount == 1):

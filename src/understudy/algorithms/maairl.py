@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from understudy.algorithms import adversary, bc, ppo
 from understudy.algorithms.adversary import EAGER, Side, learner_defaults
-from understudy.core.config import at_least_one, not_negative
+from understudy.core.config import at_least_one, not_negative, share
 from understudy.core.errors import ConfigError
 from understudy.core.symmetry import Groups, elsewhere, symmetries_of
 from understudy.core.tree import tree_cat, tree_map, tree_take
@@ -71,6 +71,7 @@ class Config:
     replay: int = 0  # earlier updates whose steps the discriminator still sees
     warmup: int = 10  # updates in which discriminator and values learn while the policies stand still
     settle: int = 100  # updates of the learner after which its steps are 0.7 times as long as at first; 0: they stay
+    anchor: float = 0.2  # weight of the loss of cloning beside what is paid, in deviations of the advantage per nat
     average: float = 0.1  # the policy that comes out is a mean over the latest updates, about this share; 0: the last
     start: str = "clone"  # where the policies begin: "clone", "fresh", or the folder of a saved policy
     clone: bc.Config = field(default_factory=bc.Config)  # how it is cloned; its net is the learner's
@@ -78,12 +79,10 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least_one(self, "judge_steps", "batch")
-        not_negative(self, "judge_rate", "l2", "penalty", "slope", "replay", "warmup", "settle")
+        not_negative(self, "judge_rate", "l2", "penalty", "slope", "replay", "warmup", "settle", "anchor")
         if self.pays not in ("level", "ratio", "shaped", "reward"):
             raise ConfigError(f"pays: got {self.pays!r}; 'level', 'ratio', 'shaped' or 'reward' is meant.")
-        for name in ("average", "contrast"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be 0 or more and below 1.")
+        share(self, "average", "contrast", below=True)
         if self.learner.discount == 1:
             raise ConfigError("discount: 1 makes staying in the absorbing state worth infinitely much: use less.")
 
@@ -135,6 +134,9 @@ class State:
     position: int = 0  # batches of demonstrations seen
     updates: int = 0
     ended: int = 0  # games over in the warm-up
+
+
+cold = bc.cold_start
 
 
 def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.Generator) -> State:
@@ -195,7 +197,7 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
         stats |= {"reward/mean": rewards.mean(), "reward/std": rewards.std()}
         return rewards, stats | {"gone/expert": state.expert_gone, "gone/learner": gone}
 
-    return adversary.advance(config, state, env, pay, generator)
+    return adversary.advance(config, state, demos, env, pay, generator)
 
 
 def result(state: State) -> AgentPolicy:
@@ -247,7 +249,7 @@ def discriminate(
     log pi is that of the step itself.
     """
     theirs = _demonstrated(config, state, demos)
-    at_random = round(config.contrast * config.batch)
+    at_random = min(round(config.contrast * config.batch), config.batch - 1)  # at least one is the learners'
     drawn = [(state.random, at_random), (pool, config.batch - at_random)]
     ours = tree_cat([_some(side, count, generator) for side, count in drawn if count])
     theirs, ours = (elsewhere(groups, side, generator) for side in (theirs, ours))
@@ -262,7 +264,7 @@ def discriminate(
             a, b = (judge.inputs(side.view, side.actions) for side in (theirs, ours))
             penalty = penalty + slope_penalty(slopes(judge.judge, between(a, b, generator)), free)
     ppo.descend(state.judge_optimizer, loss + config.penalty * penalty, config.learner.max_grad_norm)
-    return adversary.told(expert, learner, loss, penalty)
+    return adversary.told(expert, learner, theirs, ours, loss, penalty)
 
 
 @torch.no_grad()

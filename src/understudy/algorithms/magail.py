@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from understudy.algorithms import adversary, bc, ppo
 from understudy.algorithms.adversary import EAGER, Side, learner_defaults
-from understudy.core.config import at_least_one, not_negative
+from understudy.core.config import at_least_one, not_negative, share
 from understudy.core.errors import ConfigError
 from understudy.core.symmetry import Groups, elsewhere, symmetries_of
 from understudy.core.tree import tree_take
@@ -67,6 +67,7 @@ class Config:
     replay: int = 0  # earlier updates whose steps the discriminator still sees
     warmup: int = 10  # updates in which discriminator and values learn while the policies stand still
     settle: int = 100  # updates of the learner after which its steps are 0.7 times as long as at first; 0: they stay
+    anchor: float = 0.2  # weight of the loss of cloning beside what is paid, in deviations of the advantage per nat
     average: float = 0.1  # the policy that comes out is a mean over the latest updates, about this share; 0: the last
     start: str = "clone"  # where the policies begin: "clone", "fresh", or the folder of a saved policy
     clone: bc.Config = field(default_factory=bc.Config)  # how it is cloned; its net is the learner's
@@ -74,11 +75,10 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least_one(self, "judge_steps", "batch")
-        not_negative(self, "judge_rate", "l2", "penalty", "slope", "replay", "warmup", "settle", "env_reward")
+        not_negative(self, "judge_rate", "l2", "penalty", "slope", "replay", "warmup", "settle", "anchor", "env_reward")
         if self.reward not in REWARDS:
             raise ConfigError(f"reward: got {self.reward!r}; one of {', '.join(REWARDS)} is meant.")
-        if not 0 <= self.average < 1:
-            raise ConfigError(f"average: got {self.average}, but it must be 0 or more and below 1.")
+        share(self, "average", below=True)
         if self.opponents and self.judge.sees != "actions":
             raise ConfigError(
                 f"opponents: they act before a judge that sees='actions', and this sees {self.judge.sees!r}."
@@ -108,6 +108,9 @@ class State:
     position: int = 0  # batches of demonstrations seen
     updates: int = 0
     ended: int = 0  # games over in the warm-up
+
+
+cold = bc.cold_start
 
 
 def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.Generator) -> State:
@@ -171,7 +174,7 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
             rewards = rewards + config.env_reward * played.rewards
         return rewards, stats | {"gone/expert": state.expert_gone, "gone/learner": gone}
 
-    return adversary.advance(config, state, env, pay, generator)
+    return adversary.advance(config, state, demos, env, pay, generator)
 
 
 def result(state: State) -> AgentPolicy:
@@ -222,7 +225,7 @@ def discriminate(
     ppo.descend(state.judge_optimizer, loss + penalty, config.learner.max_grad_norm)
     if config.spectral:
         judge.confine()
-    return adversary.told(expert, learner, loss, penalty)
+    return adversary.told(expert, learner, theirs, ours, loss, penalty)
 
 
 @torch.no_grad()
@@ -243,8 +246,8 @@ def rewards_of(
         rewards = form(logits + of_play) + played.terminated.unsqueeze(-1) * after
     else:
         rewards = form(logits)
-    rewards = rewards * adversary.present(played)  # who is away is paid nothing
-    return rewards @ _two_teams(judge.spec).T if config.zero_sum else rewards
+    there = adversary.present(played)  # who is away is paid nothing
+    return there * (_lead(judge.spec, rewards, there) if config.zero_sum else rewards)
 
 
 def _expect(config: Config, state: State, fresh: Side, generator: torch.Generator) -> dict[str, Tensor]:
@@ -279,14 +282,20 @@ def learned_reward(config: Config, state: State) -> LearnedReward:
     return LearnedReward(state.judge, config.reward, float(of_play), float(REWARDS[config.reward](of_ends)))
 
 
-def _two_teams(spec: EnvSpec) -> Float[Tensor, "agent other"]:
-    """Each team's mean reward less the other's, as a product with all agents' rewards."""
+def _two_teams(spec: EnvSpec) -> Bool[Tensor, "agent"]:
+    """Who is of the first of two teams."""
     names = list(dict.fromkeys(spec.teams))
     if len(names) != 2:
         raise ConfigError(f"zero_sum: two teams are needed, and {spec.title or 'the env'} has {len(names)}.")
-    first = torch.tensor([team == names[0] for team in spec.teams])
-    gains = torch.where(first, 1 / first.sum(), -1 / (~first).sum())
-    return torch.where(first, 1.0, -1.0).unsqueeze(1) * gains
+    return torch.tensor([team == names[0] for team in spec.teams])
+
+
+def _lead(spec: EnvSpec, rewards: Tensor, there: Tensor) -> Float[Tensor, "env time agent"]:
+    """Each team's mean reward, of those who are there, less the other's."""
+    first = _two_teams(spec)
+    means = [(rewards * there * of).sum(-1) / (there * of).sum(-1).clamp(min=1e-12) for of in (first, ~first)]
+    lead = (means[0] - means[1]).unsqueeze(-1)
+    return torch.where(first, lead, -lead)
 
 
 def _watch_ends(config: Config, state: State, played: Segment, demos: Demos, env: Env) -> None:

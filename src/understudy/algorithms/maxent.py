@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from understudy.core.config import at_least_one
+from understudy.core.config import at_least_one, share
 from understudy.core.errors import ConfigError, DemosError
 from understudy.demos.demos import Demos
 from understudy.demos.tables import count_table
@@ -56,8 +56,7 @@ class Config:
     hidden: int = 32  # width of a network's two hidden layers
 
     def __post_init__(self) -> None:
-        if not 0 <= self.discount <= 1:
-            raise ConfigError(f"discount: got {self.discount}, but it must lie in [0, 1].")
+        share(self, "discount")
         if self.discount == 1 and not self.timed:
             raise ConfigError("discount: 1 has no end unless agents know how many steps are left: use timed=True.")
         if not self.temperature > 0:

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from understudy.core.config import at_least_one, not_negative
+from understudy.core.config import at_least_one, not_negative, share
 from understudy.core.errors import ConfigError
 from understudy.core.tree import tree_take
 from understudy.core.types import Env, Segment
@@ -59,8 +59,7 @@ class Config:
         not_negative(self, "rate", "target_kl", "clip", "bonus")
         if not self.max_grad_norm > 0:
             raise ConfigError(f"max_grad_norm: got {self.max_grad_norm}, but it must be above 0; inf clips nothing.")
-        if not 0 <= self.discount <= 1 or not 0 <= self.mix <= 1:
-            raise ConfigError(f"discount={self.discount}, mix={self.mix}: both must lie in [0, 1].")
+        share(self, "discount", "mix")
 
 
 @dataclass
@@ -120,12 +119,13 @@ def advance(
     generator: torch.Generator,
     frozen: bool = False,
     adapt: bool = True,
+    anchor: Callable[[int], Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Play a segment, ask what each of its steps earns, and improve on that.
 
     Args:
         pay: `pay(played, the envs before it) -> (rewards, figures to tell)`, on whatever grounds.
-        frozen, adapt: see `improve`.
+        frozen, adapt, anchor: see `improve`.
     """
     before = learner.live
     played, learner.live = collect(env, learner.policy, before, config.segment, generator)
@@ -134,7 +134,7 @@ def advance(
     rewards, told = pay(played, before)
     stats = improve(
         config, learner.policy, learner.values, learner.optimizer, played, rewards, generator,
-        memory=before.memory, frozen=frozen, adapt=adapt,
+        memory=before.memory, frozen=frozen, adapt=adapt, anchor=anchor,
     )  # fmt: skip
     return {**stats, "return": finished.mean(), **told}
 
@@ -150,6 +150,7 @@ def improve(
     memory: Any = (),
     frozen: bool = False,
     adapt: bool = True,
+    anchor: Callable[[int], Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """`passes` times `minibatches` gradient steps on one segment, for `rewards` of whatever origin.
 
@@ -161,6 +162,7 @@ def improve(
         memory: the policies' before the segment's first step.
         frozen: the values learn alone, of policies that stay as they are.
         adapt: the policies' normaliser follows what is seen. A clone's must not: it would play otherwise at once.
+        anchor: `anchor(number of the gradient step) -> loss` of the policies besides, such as that of cloning.
     """
     assert played.terminated is not None and played.truncated is not None and played.next_view is not None
     envs = len(rewards)
@@ -182,7 +184,7 @@ def improve(
     needed = Segment(replace(played.view, whole=None), played.actions, starts=played.starts)
     for number in range(config.passes):
         order = torch.randperm(envs, generator=generator, device=generator.device)
-        for rows in order.chunk(config.minibatches):
+        for turn, rows in enumerate(order.chunk(config.minibatches)):
             part, weight = tree_take(needed, rows), there[rows]
             params, _ = policy.params(part.view, part.actions, tree_take(memory, rows), part.starts)
             log_prob = policy.head.log_prob(params, part.actions, part.view.legal)
@@ -190,7 +192,10 @@ def improve(
             entropy = policy.entropy(params, part.view.legal)
             policy_loss = -_mean(gain + config.bonus * entropy, weight)
             value_loss = (values.normalised(inputs[rows]) - targets[rows]).square().mean()
-            descend(optimizer, value_loss if frozen else policy_loss + value_loss, config.max_grad_norm)
+            loss = value_loss if frozen else policy_loss + value_loss
+            if anchor is not None and not frozen:
+                loss = loss + anchor(number * config.minibatches + turn)
+            descend(optimizer, loss, config.max_grad_norm)
             step = {"loss/policy": policy_loss, "loss/value": value_loss, "entropy": _mean(entropy, weight)}
             if number == config.passes - 1:  # what the whole update changed
                 with torch.no_grad():

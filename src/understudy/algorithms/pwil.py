@@ -57,6 +57,9 @@ class State:
     left: Float[Tensor, "env who point"]  # what places are still free for, of the episode in play in each env
 
 
+cold = bc.cold_start
+
+
 def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.Generator) -> State:
     """Policies to begin from, the demonstrators' points, fresh values and envs."""
     learner = matching.learner_of(config.start, config.clone, config.learner, demos, env, generator)

@@ -264,3 +264,11 @@ def not_negative(config: Any, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(config, name) < math.inf:  # NaN is refused too
             raise ConfigError(f"{name}: got {getattr(config, name)}, but it must be a finite number, 0 or more.")
+
+
+def share(config: Any, *names: str, below: bool = False) -> None:
+    """Raises ConfigError where one of these settings is outside of [0, 1], or with `below` of [0, 1)."""
+    for name in names:
+        value = getattr(config, name)
+        if not 0 <= value <= 1 or (below and value == 1):
+            raise ConfigError(f"{name}: got {value}, but it must lie in [0, 1{')' if below else ']'}.")

@@ -149,17 +149,19 @@ def _recommended(trials: Sequence[Trial], when: str) -> str:
     chosen = min(alike, key=order)
     fewest, minutes = order(chosen)
     words = [
-        f"{when}Take `{chosen}`: from {most} demonstrations it scores {scores[chosen]} (0 random play, 1 the "
-        "demonstrators)."
+        f"{when}Take `{chosen}`: from {most} demonstration{'s' * (most > 1)} it scores {scores[chosen]} "
+        "(0 random play, 1 the demonstrators)."
     ]
     if scores[chosen].value < ENOUGH:
         words.append(f"That is below {ENOUGH}: record more demonstrations, or give the methods more time.")
     else:
         words.append(f"{fewest:g} of the counts tried is the fewest that keeps it at {ENOUGH} or above.")
     if others := [m for m in alike if m != chosen]:
-        why = "they need more demonstrations or more time" if scores[chosen].value >= ENOUGH else "they take longer"
+        one, enough = len(others) == 1, scores[chosen].value >= ENOUGH
+        why = f"{'needs' if one else 'need'} more demonstrations or more time" if enough else f"take{'s' * one} longer"
         words.append(
-            f"{_listed(others)} cannot be told from it by these seeds ({_with_scores(others, scores)}), but {why}."
+            f"{_listed(others)} cannot be told from it by these seeds ({_with_scores(others, scores)}), but "
+            f"{'it' if one else 'they'} {why}."
         )
     if told:
         words.append(f"{_listed(told)} {'scores' if len(told) == 1 else 'score'} less ({_with_scores(told, scores)}).")

@@ -118,7 +118,9 @@ def _steps_too_long(rows: Sequence[Row]) -> str | None:
 
 def _entropy_collapsed(rows: Sequence[Row]) -> str | None:
     entropy = _series(rows, "entropy")
-    if len(entropy) < 5 or entropy[0] <= 0 or _lately(entropy) > 0.02 * entropy[0]:
+    if len(entropy) < 5 or min(entropy) < 0:  # of a density, which has no least value
+        return None
+    if _lately(entropy) > 0.02 * entropy[0]:
         return None
     return (
         f"The policies' entropy fell from {entropy[0]:.2f} to {_lately(entropy):.3f} nats: nothing is tried any more. "

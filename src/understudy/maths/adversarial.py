@@ -154,7 +154,11 @@ def gone_together(gone: Float[Tensor, "part"], weight: Float[Tensor, "part"] | N
 
 
 def calibration_error(
-    expert: Float[Tensor, "*expert agent"], learner: Float[Tensor, "*learner agent"], bins: int = 10
+    expert: Float[Tensor, "*expert agent"],
+    learner: Float[Tensor, "*learner agent"],
+    expert_weight: Float[Tensor, "*expert agent"] | None = None,
+    learner_weight: Float[Tensor, "*learner agent"] | None = None,
+    bins: int = 10,
 ) -> Float[Tensor, ""]:
     """Mean distance between D and the share of experts among the steps that it judges so, in `bins` alike wide bins.
 
@@ -162,12 +166,9 @@ def calibration_error(
     """
     judged = torch.cat([expert.flatten(), learner.flatten()]).sigmoid()
     truth = torch.cat([torch.ones_like(expert.flatten()), torch.zeros_like(learner.flatten())])
-    weight = torch.cat(
-        [
-            torch.full_like(expert.flatten(), 0.5 / expert.numel()),
-            torch.full_like(learner.flatten(), 0.5 / learner.numel()),
-        ]
-    )
+    sides = ((expert, expert_weight), (learner, learner_weight))
+    weights = [(torch.ones_like(side) if weight is None else weight).flatten() for side, weight in sides]
+    weight = torch.cat([0.5 * each / each.sum().clamp(min=1e-12) for each in weights])
     place = (judged * bins).long().clamp(max=bins - 1)
     gap = torch.zeros(bins, dtype=judged.dtype, device=judged.device)
     return gap.index_add(0, place, weight * (judged - truth)).abs().sum()

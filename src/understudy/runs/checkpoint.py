@@ -38,9 +38,7 @@ def save(folder: Path, update: int, state: Any, keep: int = 2, milestone_every: 
         RunError: the disk is full (older checkpoints are untouched), or something in `state` cannot be saved exactly.
     """
     tensors, tree = pack(state)
-    for place, module in _modules(state):
-        if any(bool(p.isnan().any()) for p in module.parameters()):
-            raise Diverged(f"{place} holds NaN at update {update}: learning has diverged. The last checkpoint is kept.")
+    expect_no_nan(update, state)
     folder.mkdir(parents=True, exist_ok=True)
     data = safetensors.torch.save(tensors)
     body = {"version": VERSION, "of": of, "update": update, "tensors": sha256(data), "state": tree}
@@ -52,6 +50,15 @@ def save(folder: Path, update: int, state: Any, keep: int = 2, milestone_every: 
     except OSError as error:
         raise RunError(f"{folder}: old checkpoints cannot be deleted: {error.strerror}.") from error
     return path
+
+
+def expect_no_nan(update: int, state: Any) -> None:
+    """Raises Diverged where a module in `state` holds NaN after so many updates."""
+    for place, module in _modules(state):
+        if any(bool(p.isnan().any()) for p in module.parameters()):
+            raise Diverged(
+                f"{place} holds NaN at update {update}: learning has diverged. What was saved before is kept."
+            )
 
 
 def latest(folder: Path) -> Path | None:

@@ -13,6 +13,7 @@ that was not: the state, the generator, the metrics file. (On one machine with t
 """
 
 import math
+import os
 import signal
 import sys
 import threading
@@ -40,7 +41,11 @@ Evaluate = Callable[[Any, torch.Generator], Mapping[str, float]]
 
 @runtime_checkable
 class Algorithm(Protocol):
-    """What is handed in: a module with these functions. Optionally `finished(config, state) -> bool`, to stop early."""
+    """What is handed in: a module with these functions.
+
+    Optionally `finished(config, state) -> bool`, to stop early, and `cold(config)`, settings with which `init` makes
+    the same state in less time, where a checkpoint will fill it.
+    """
 
     def init(self, config: Any, demos: Any, env: Any, generator: torch.Generator) -> Any: ...
     def update(
@@ -144,6 +149,7 @@ def run(
 
     Raises:
         RunError: the folder holds another run (says what differs), is in use, damaged, or the disk is full.
+        Diverged: NaN in a module, in a folder or in memory.
         ConfigError: no budget, for an algorithm that does not stop by itself.
         Interrupted: Ctrl-C or SIGTERM, after saving. A second one stops at once.
     """
@@ -154,14 +160,17 @@ def run(
         devices.set_threads(habits.threads)
     device = devices.choose(habits.device)
     name = name or getattr(algorithm, "__name__", type(algorithm).__name__).rpartition(".")[2]
+    identity = _identity(name, config, demos, env, seed)
+    resumed = folder is not None and _expect_room(Path(folder), identity)  # before a warm start of minutes
+    cold = getattr(algorithm, "cold", None) if resumed else None
     began = time.monotonic()  # a warm start is work too
     live = _Live(
-        algorithm.init(config, demos, env, generator(seed, "init", device=device)),
+        algorithm.init(cold(config) if cold else config, demos, env, generator(seed, "init", device=device)),
         generator(seed, "train", device=device),
     )
     with ExitStack() as stack:
         files = stack.enter_context(_Folder.open(Path(folder), habits, device)) if folder is not None else None
-        update = files.begin(_identity(name, config, demos, env, seed), live, about or {}) if files else 0
+        update = files.begin(identity, live, about or {}) if files else 0
         metrics = files.rows() if files else []
         earlier = live.seconds
         screen = stack.enter_context(Screen(name, budget.updates, budget.minutes and budget.minutes * 60, habits.show))
@@ -193,6 +202,8 @@ def run(
                 files.save(update, live)
 
         saved = files.save(update, live) if files else None
+        if not files:
+            checkpoint.expect_no_nan(update, live)
         if live.averages.sums:  # a last line for whoever reads now; not part of the checkpoint, resuming writes it anew
             metrics.append({"update": update, **live.averages.take()})
             if files:
@@ -340,6 +351,22 @@ def _plain(value: Any) -> Any:
         return settings.to_dict(value)
     except ConfigError:  # a function, a process: its name is all that can be compared
         return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def _expect_room(folder: Path, identity: dict[str, Any]) -> bool:
+    """Whether `folder` holds a checkpoint of this very run. Nothing is written.
+
+    Raises:
+        RunError: it holds another run or recordings, or cannot be made or written in.
+    """
+    parent = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise RunError(f"{folder}: a run cannot be kept here: {parent} is no folder that you may write in.")
+    if (folder / "index.json").exists():
+        raise RunError(f"{folder} holds recordings. Choose another folder for the run.")
+    if (folder / "run.json").exists():
+        _same_run(folder / "run.json", identity)
+    return checkpoint.latest(folder / "checkpoints") is not None
 
 
 def _same_run(path: Path, identity: dict[str, Any]) -> None:

@@ -25,7 +25,8 @@ INTERRUPTED = 130
 def side_by_side(task: Callable[[Item], Found], items: Sequence[Item], workers: int) -> list[Found]:
     """`task(item)` of every item, in their order; `workers` of them at a time. One: here, one after the other.
 
-    Ctrl-C and SIGTERM stop all of them, and none begins any more: a run that is stopped saves itself first.
+    Ctrl-C and SIGTERM stop all of them, and none begins any more: a run that is stopped saves itself first. So it does
+    where whoever waits was killed.
 
     Raises:
         RunError: a process was killed from outside, for example for want of memory.
@@ -34,7 +35,7 @@ def side_by_side(task: Callable[[Item], Found], items: Sequence[Item], workers: 
         return [task(item) for item in items]
     others = set(multiprocessing.active_children())
     spawn = multiprocessing.get_context("spawn")
-    with _told_to_stop(), ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool:
+    with _told_to_stop(), ProcessPoolExecutor(workers, spawn, _begin) as pool:
         waiting = [pool.submit(_until_stopped, task, item) for item in items]
         try:
             return [each.result() for each in waiting]
@@ -55,6 +56,19 @@ def kept(path: Path, asked: Any, make: Callable[[Path], dict[str, Any]]) -> dict
     found = {"asked": asked, **make(path)}
     write_atomically(path, to_json(found, indent=1))
     return found
+
+
+def _begin() -> None:
+    torch.set_num_threads(1)
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+
+
+def _stop_with_parent() -> None:
+    """Who was killed could not tell its processes: they would finish what nobody waits for, and then wait for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _until_stopped(task: Callable[[Item], Found], item: Item) -> Found:
