@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+PEERS  := $(patsubst benchmarks/peers/%.txt,.venv-peers/%/.made,$(wildcard benchmarks/peers/*.txt))
 
-.PHONY: quickstart test test-slow lint format bench docs clean
+.PHONY: quickstart test test-slow lint format bench bench-peers docs clean
 
 quickstart: $(VENV)/.core
 	$(BIN)/understudy quickstart
@@ -27,6 +28,12 @@ bench: $(VENV)/.dev
 	$(BIN)/understudy bench kitchen
 	$(BIN)/understudy bench navigation --seeds 3
 
+# What we are measured beside, each in a virtual environment of its own. One that cannot be installed stops no other.
+bench-peers: $(PEERS)
+
+.venv-peers/%/.made: benchmarks/peers/%.txt
+	-$(PYTHON) -m venv $(@D) && $(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $< && touch $@
+
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
 
@@ -49,4 +56,4 @@ $(VENV)/.docs: $(VENV)/.torch pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist docs/_build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-peers build dist docs/_build .pytest_cache .mypy_cache .ruff_cache

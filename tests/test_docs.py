@@ -31,6 +31,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
         "scenes/data.md",
         "scenes/football.md",
         "scenes/pedestrians.md",
+        "scenes/baselines.md",
         "envs/boids.md",
     ],
 )

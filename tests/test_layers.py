@@ -11,6 +11,8 @@ ROOT = Path(understudy.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
 LIBRARY = {"core", "maths", "envs", "demos", "nets", "rollout", "algorithms", "evaluation", "runs"}
 BENCHES = {
+    "bench_boids",
+    "bench_cook_scenes",
     "bench_cooks",
     "bench_crowds",
     "bench_imitation",
@@ -32,11 +34,14 @@ ROOMS = {  # room -> rooms it may import, besides itself
     "recordings": {"core", "envs", "demos"},
     "trust": {"core", "demos", "rollout", "algorithms", "evaluation"},
     "cooking": (LIBRARY - {"runs"}) | {"recordings"},
-    "api": LIBRARY,
+    "compiled": {"core", "rollout"},
+    "api": LIBRARY | {"compiled"},
     "scenes": {"core", "maths", "demos", "nets", "algorithms", "evaluation", "runs"},
     "comparing": {"core", "maths", "demos", "nets", "rollout", "evaluation", "runs", "api"},
     "quickstart": {"core", "envs", "demos", "evaluation", "rollout", "recordings", "cooking", "api"},
     "bench": LIBRARY | {"recordings", "cooking", "api", *BENCHES},
+    "bench_boids": (LIBRARY - {"rollout"}) | {"recordings", "scenes"},
+    "bench_cook_scenes": {"core", "maths", "envs", "algorithms", "evaluation", "runs", "recordings", "cooking", "api"},
     "bench_cooks": LIBRARY | {"recordings", "cooking", "api"},
     "bench_imitation": {"core", "maths", "nets", "rollout", "evaluation", "runs", "api"},
     "bench_methods": {"core", "maths", "envs", "evaluation", "api", "comparing"},

@@ -8,7 +8,7 @@ run = train("bc", demos, env, folder="runs/cramped")      # the same call resume
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import import_module
 from inspect import signature
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from understudy.compiled import compiled
 from understudy.core import config as settings
 from understudy.core.errors import ConfigError, DemosError, EnvError, RunError, nearest
 from understudy.core.files import sha256
@@ -272,6 +273,7 @@ def train(
     habits: Habits = _HABITS,
     evaluate: Callable[..., Mapping[str, float]] | None = None,
     expert: Expert | None = None,
+    compile: bool = False,
 ) -> Run:
     """Learn a policy. The same call resumes where `folder` holds a run.
 
@@ -286,6 +288,8 @@ def train(
         evaluate: `evaluate(state, generator) -> numbers`, called every `habits.evaluate_every` updates.
         expert: whom algorithms that query may ask: a policy, the folder of one, or a function
             `expert(env, view, noise) -> actions`; None: the one that ships with the env.
+        compile: play in `compiled.compiled(env)`: after seconds of compiling, steps take half of the time or less;
+            their last bits are others.
 
     Raises:
         ConfigError, DemosError, EnvError: what was handed in does not fit the algorithm.
@@ -301,6 +305,8 @@ def train(
         raise ConfigError(f"expert: {_short(module)} asks nobody. Leave the expert out, or record it: `record`.")
     if asks(module) and env is not None:
         env = queried(env, expert)
+    if compile and env is not None:
+        env = replace(env, env=compiled(env.env)) if isinstance(env, Queried) else compiled(env)
     try:
         outcome = loop.run(
             module, config, demos, env,
@@ -559,7 +565,8 @@ def env_of(folder: Path | str) -> Env:
         taken = rules_of(name)
         rules = {rule: value for rule, value in known["rules"].items() if rule in taken}
     env = make_env(name, **rules)
-    known.pop("expert", None)  # whom it asked is no rule of the game
+    for more in ("expert", "compiled"):  # whom it asked and how it was computed are no rules of the game
+        known.pop(more, None)
     same = loop.describe(env) == known if told.get("env") else env.spec == spec
     if not same:
         raise EnvError(f"{folder}: its env {name!r} had other rules than are known of it. Say which env and rules.")

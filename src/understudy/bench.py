@@ -12,6 +12,8 @@ import torch
 
 from understudy import (
     api,
+    bench_boids,
+    bench_cook_scenes,
     bench_cooks,
     bench_crowds,
     bench_imitation,
@@ -133,8 +135,11 @@ def mairl(folder: Path, seeds: int, workers: int, minutes: float | None, *, name
 
 
 BENCHMARKS: Mapping[str, Callable[[Path, int, int, float | None], Report]] = {
+    "boids": partial(bench_boids.boids, name="boids", size=bench_boids.SMALL),
+    "boids-full": partial(bench_boids.boids, name="boids-full", size=bench_boids.FULL),
     "chorales": bench_scenes.chorales,
     "cooks": bench_cooks.cooks,
+    "cooks-scenes": bench_cook_scenes.cooks_scenes,
     "everywhere": bench_methods.everywhere,
     "few": bench_methods.few,
     "football": bench_crowds.football,

@@ -130,8 +130,9 @@ def tables(found: list[dict[str, dict[str, Any]]], envs: tuple[str, ...], comman
                     cells = [over_seeds([_mean(one[plays][kind]) for one in each]) for kind in CORRELATIONS]
                     rewards.append([name, method, plays, *cells])
     caption = (
-        f"{DEMONSTRATIONS} demonstrations, {EPISODES} episodes for each of {len(found)} seeds: mean over seeds ± half "
-        "of its 95 % interval. Normalised: 0 is random play, 1 the expert, each from the same starts as the learners."
+        f"{DEMONSTRATIONS} demonstrations, the same for all {len(found)} seeds, {EPISODES} episodes for each: mean "
+        "over seeds ± half of its 95 % interval. Normalised: 0 is random play, 1 the expert, each from the same "
+        "starts as the learners."
     )
     kinds = ["Pearson", "Spearman", "Pearson to go", "Spearman to go"]
     versus = "Return of the seeker. A better seeker is higher on the left, a better adversary lower on the right."

@@ -37,6 +37,8 @@ class Live:
 
 def look(env: Env, state: Any) -> View:
     """What the agents perceive in `state`, with everything the env offers."""
+    if hasattr(env, "look"):  # it was seen already
+        return env.look(state)
     parts = {name: getattr(env, name)(state) for name in ("legal", "present", "whole") if hasattr(env, name)}
     return View(obs=env.observe(state), **parts)
 
@@ -345,6 +347,8 @@ def _restart(env: Env, policy: Policy, state: Any, memory: Any, rows: Tensor, no
     if hasattr(env, "restart"):
         ended = torch.zeros(len(noise), dtype=torch.bool, device=noise.device).index_fill(0, rows, True)
         state = env.restart(state, ended, noise)
+    elif len(rows) == len(noise):
+        return env.reset(noise), policy.start(len(noise))
     else:
         state = tree_put(state, rows, env.reset(noise[rows]))
     return state, tree_put(memory, rows, policy.start(len(rows)))

@@ -17,6 +17,8 @@ KINDS = {
     "gru with its own action": NetConfig(body="gru", hidden=16, own_action=True, share="none"),
     "frames": NetConfig(hidden=16, frames=3, own_action=True),
     "attention": NetConfig(body="attention", hidden=16),
+    "history": NetConfig(body="history", hidden=16, layers=1),
+    "scene": NetConfig(body="scene", hidden=16, own_action=True),
     "joint": NetConfig(hidden=16, joint=True),
     "members": NetConfig(body="gru", hidden=16, layers=1, members=3),
     "joint members": NetConfig(hidden=16, joint=True, members=2),
@@ -80,7 +82,7 @@ def test_envs_do_not_touch_each_other(kind):
         torch.testing.assert_close(alone, together[e : e + 1])
 
 
-@pytest.mark.parametrize("kind", ["mlp", "gru", "attention"])
+@pytest.mark.parametrize("kind", ["mlp", "gru", "attention", "history", "scene"])
 def test_agents_that_share_weights_are_interchangeable(kind):
     policy, view = make(KINDS[kind]), views(2, 4)
     actions, order = torch.randint(0, 4, (2, 4, 3), generator=generator(4)), torch.tensor([2, 0, 1])
@@ -96,8 +98,9 @@ def test_agents_of_their_own_weights_do_not_learn_from_each_other():
         assert parameter.grad[[0, 2]].abs().sum() == 0
 
 
-def test_an_absent_agent_is_neither_seen_nor_counted_by_attention():
-    policy, view = make(KINDS["attention"]), views(2, 3)
+@pytest.mark.parametrize("kind", ["attention", "scene"])
+def test_an_absent_agent_is_neither_seen_nor_counted_by_attention(kind):
+    policy, view = make(KINDS[kind]), views(2, 3)
     present = torch.tensor([True, True, False]).expand(2, 3, 3)
     moved = view.obs.clone()
     moved[:, :, 2] += 7.0

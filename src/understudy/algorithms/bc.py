@@ -87,7 +87,7 @@ def init(config: Config, demos: Demos | None, env: Any, generator: torch.Generat
     train, _ = _parts(demos, config, seed)
     for part in looks(train, seed):
         policy.normaliser.observe(part.obs.flatten(0, -2))
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=config.rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=config.rate, weight_decay=config.weight_decay, fused=True)
     return State(policy, copy.deepcopy(policy), optimizer, seed)
 
 

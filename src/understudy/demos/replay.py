@@ -49,7 +49,8 @@ class Replay:
         row = _draw(self.filled, count, generator)
         if window > 1:
             return tree_take(self.rows, row)
-        return tree_map(lambda x: x.unsqueeze(1), tree_take(self.rows, (row, _draw(time, count, generator))))
+        step = row * time + _draw(time, count, generator)
+        return tree_map(lambda x: x.flatten(0, 1).index_select(0, step).unsqueeze(1), self.rows)
 
 
 def batch_of(demos: Demos, position: int, steps: int, seed: int, window: int = 1) -> Segment:

@@ -1,4 +1,4 @@
-"""What stands between features and a head: feed-forward, recurrent, and attention over agents.
+"""What stands between features and a head: feed-forward, recurrent, attention over agents, over time, and over both.
 
 A body maps [env, time, agent, feature] and its memory to [env, time, agent, hidden] and the memory after. Memory is
 `()` where nothing is remembered; zeros are the memory of an episode's start, and it is zeroed wherever `starts`. With
@@ -6,6 +6,8 @@ A body maps [env, time, agent, feature] and its memory to [env, time, agent, hid
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -14,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from understudy.nets.fused import ACTIVATIONS
+from understudy.nets.history import Attentive
 from understudy.nets.mlp import AgentLinear, through
 
 Starts = Bool[Tensor, "env time"] | None
@@ -159,4 +162,11 @@ class AttentionOverAgents(nn.Module):
         return x if last is None else last(x), ()
 
 
-BODIES: dict[str, type[nn.Module]] = {"mlp": Feedforward, "gru": Recurrent, "attention": AttentionOverAgents}
+BODIES: dict[str, Callable[..., nn.Module]] = {
+    "mlp": Feedforward,
+    "gru": Recurrent,
+    "attention": AttentionOverAgents,
+    "history": partial(Attentive, social=False),
+    "scene": partial(Attentive, social=True),
+}
+REMEMBER = ("gru", "history", "scene")  # what they make of a step depends on the steps before

@@ -17,7 +17,7 @@ from understudy.core.errors import ConfigError, expect_shape
 from understudy.core.tree import tree_map
 from understudy.core.types import Continuous, EnvSpec, View, action_shape
 from understudy.maths.heads import Head, action_features, make_head, one_hot
-from understudy.nets.bodies import BODIES
+from understudy.nets.bodies import BODIES, REMEMBER
 from understudy.nets.fused import ACTIVATIONS
 from understudy.nets.mlp import AgentLinear, Normaliser, sharing_groups
 
@@ -28,9 +28,9 @@ Choose = Callable[[Tensor, int | slice, Tensor | None], Tensor]
 class NetConfig:
     """The shape of a policy."""
 
-    body: Literal["mlp", "gru", "attention"] = "mlp"
+    body: Literal["mlp", "gru", "attention", "history", "scene"] = "mlp"
     hidden: int = 64  # width of every hidden layer
-    layers: int = 2  # hidden layers (before the recurrent unit of a gru; blocks of attention)
+    layers: int = 2  # hidden layers (before the recurrent unit of a gru; blocks of the attentive ones)
     activation: Literal["tanh", "relu", "silu"] = "tanh"
     share: Literal["role", "all", "none"] = "role"  # which agents use the same weights
     frames: int = 1  # observations seen at once, this step's and the ones before
@@ -55,7 +55,7 @@ class NetConfig:
     @property
     def has_past(self) -> bool:
         """What is done in a step depends on the steps before: policies remember, and learn from windows of steps."""
-        return self.body == "gru" or self.frames > 1 or self.own_action
+        return self.body in REMEMBER or self.frames > 1 or self.own_action
 
 
 class AgentPolicy(nn.Module):

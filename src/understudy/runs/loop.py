@@ -327,10 +327,14 @@ def _identity(name: str, config: Any, demos: Any, env: Any, seed: int) -> dict[s
 def describe(env: Any) -> Any:
     """Plain data that changes when the rules of `env` do: its spec and its fields, tensors by their sha256.
 
-    Of an env with somebody to ask (`rollout.Queried`) it is the env's own, and `expert`, who that is.
+    Of an env with somebody to ask (`rollout.Queried`) it is the env's own, and `expert`, who that is; of a compiled
+    one, whose last bits are others, the env's own, and `compiled`.
     """
-    queried = all(hasattr(env, name) for name in ("env", "expert", "asked"))
-    env, more = (env.env, {"expert": env.asked}) if queried else (env, {})
+    more: dict[str, Any] = {}
+    if all(hasattr(env, name) for name in ("env", "expert", "asked")):
+        env, more["expert"] = env.env, env.asked
+    if hasattr(env, "eager"):
+        env, more["compiled"] = env.eager, True
     return {"class": type(env).__name__, "spec": settings.to_dict(env.spec.to_json()), "rules": _plain(env)} | more
 
 
