@@ -29,6 +29,8 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
         "formats.md",
         "scenes/index.md",
         "scenes/data.md",
+        "scenes/football.md",
+        "scenes/pedestrians.md",
         "scenes/baselines.md",
         "envs/boids.md",
     ],

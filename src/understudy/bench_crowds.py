@@ -242,7 +242,7 @@ def football_halves(folder: Path) -> tuple[TrackSet, TrackSet]:
     return steady.select([0]), steady.select([1])
 
 
-def holes_filled(filler: scenes.Learned, tracks: TrackSet, seed: int, samples: int = SAMPLES) -> Figures:
+def holes_filled(filler: scenes.Learned, tracks: TrackSet, seed: int, samples: int = 8) -> Figures:
     """Mean distance of hidden players from where they were, by who fills them in."""
     clips = tracks.clips(LONG, complete=True, least_present=4, agents=0)
     players = clips.present[:, 0] & (clips.slots != tracks.spec.names.index("ball"))
