@@ -46,6 +46,7 @@ def test_flights_are_seen_with_noise_and_both_labels():
 
 def test_the_figures_are_told_and_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(bench_boids, "SAMPLES", 2)
+    monkeypatch.setattr(bench_boids, "sure", lambda: dict.fromkeys(("kept", "told", "turned"), 1.0))
     (table,) = bench_boids.boids(tmp_path, 1, 1, None, name="boids", size=TINY).tables
     rows = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
     assert set(rows) == {"straight on", *bench_boids.MODELS, "the rules"}
@@ -55,5 +56,5 @@ def test_the_figures_are_told_and_kept(tmp_path, monkeypatch):
         assert rows[model]["asked"] == "" and 0 <= rows[model]["kept"].value <= 1
     assert rows["rnn_gauss"]["bound of 1"].value == pytest.approx(rows["rnn_gauss"]["bound of 2"].value)
     assert len(list(tmp_path.rglob("figures.json"))) == len(bench_boids.MODELS)
-    monkeypatch.setattr(bench_boids, "_figures", None)  # what was found is read again
+    monkeypatch.setattr(bench_boids, "_learnt", None)  # what was found is read again
     assert bench_boids.boids(tmp_path, 1, 1, None, name="boids", size=TINY).tables == [table]
