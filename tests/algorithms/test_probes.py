@@ -97,7 +97,7 @@ def loss_of_the_best(form, env, theirs, ours, policy=None):
         policy: logits of the learner's moves in each state, `[state, choice]`; None: all alike.
     """
     module = {"magail": magail, "maairl": maairl}[form.method]
-    steps = 30 if form.state_only or form.sees == "own" else 70  # to tell two actions from one takes longer
+    steps = 50 if form.state_only or form.sees == "own" else 70  # to tell two actions from one takes longer
     learner = ppo.Config(envs=4, segment=2, net=NetConfig(layers=0), value_hidden=8)
     config = module.Config(
         start="fresh", batch=128, judge_rate=0.15, penalty=0.0, judge=form.judge(), learner=learner,
