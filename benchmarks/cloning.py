@@ -7,7 +7,7 @@ PYTHONPATH=src python benchmarks/cloning.py --widths 64 --batches 4096
 import argparse
 from statistics import median
 
-from pairs import Side, paired, ratio, short
+from pairs import Side, paired, ratio, short, timed
 
 SIDES = [
     Side("ours", "cloning_understudy"),
@@ -21,11 +21,7 @@ def main():
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--widths", nargs="+", type=int, default=[64, 256])
     asked.add_argument("--batches", nargs="+", type=int, default=[256, 4096, 16384])
-    asked.add_argument("--rounds", type=int, default=5)
-    asked.add_argument("--seconds", type=float, default=0.4, help="of each round, at least")
-    asked.add_argument("--threads", type=int, default=1)
-    asked.add_argument("--wall", action="store_true", help="time by the clock: for a machine that does nothing else")
-    given = asked.parse_args()
+    given = timed(asked, rounds=5, seconds=0.4)
     print("| width | batch | who | samples/s | ours is |\n|---|---|---|---|---|")
     for width in given.widths:
         for batch in given.batches:

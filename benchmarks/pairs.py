@@ -80,6 +80,15 @@ def paired(sides, rounds, seconds, threads=1, wall=False, **what):
     return found, begun
 
 
+def timed(asked, rounds, seconds):
+    """The words of the command, with how long is timed, how often, and by which clock."""
+    asked.add_argument("--rounds", type=int, default=rounds)
+    asked.add_argument("--seconds", type=float, default=seconds, help="of each round, at least")
+    asked.add_argument("--threads", type=int, default=1)
+    asked.add_argument("--wall", action="store_true", help="time by the clock: for a machine that does nothing else")
+    return asked.parse_args()
+
+
 def ratio(ours, theirs):
     """Median of the ratios round by round."""
     return median(a / b for a, b in zip(ours, theirs, strict=True))

@@ -7,7 +7,7 @@ PYTHONPATH=src python benchmarks/stepping.py         # a table for docs/speed.md
 import argparse
 from statistics import median
 
-from pairs import Side, paired, ratio, short
+from pairs import Side, paired, ratio, short, timed
 
 PEERS = {
     "spread": [Side("VMAS", "stepping_vmas", "vmas"), Side("JaxMARL", "stepping_jaxmarl", "jaxmarl")],
@@ -27,11 +27,7 @@ def main():
     asked.add_argument("--games", nargs="+", default=list(PEERS), choices=PEERS)
     asked.add_argument("--envs", nargs="+", type=int, default=[512, 4096, 16384])
     asked.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS, help="of ours; the first is compared")
-    asked.add_argument("--rounds", type=int, default=5)
-    asked.add_argument("--seconds", type=float, default=0.4, help="of each round, at least")
-    asked.add_argument("--threads", type=int, default=1)
-    asked.add_argument("--wall", action="store_true", help="time by the clock: for a machine that does nothing else")
-    given = asked.parse_args()
+    given = timed(asked, rounds=5, seconds=0.4)
     print("| game | envs | who | env-steps/s | ours is | first round, s |\n|---|---|---|---|---|---|")
     ours = [Side(f"ours, {way}", "stepping_understudy", what={"way": way}) for way in given.ways]
     for game in given.games:

@@ -21,7 +21,7 @@ from understudy.core.tree import tree_cat, tree_map, tree_take
 from understudy.core.types import Continuous, Env, EnvSpec, Segment, View, action_shape
 from understudy.demos.demos import Demos
 from understudy.demos.replay import batch_of
-from understudy.maths.adversarial import ages, calibration_error, gone_together, steps_remaining
+from understudy.maths.adversarial import ages, calibration_error, gone_together, steps_remaining, weighted_mean
 from understudy.nets import AgentPolicy, NetConfig, build_policy
 from understudy.nets.saved import load_policy
 from understudy.rollout import Live, within_bounds
@@ -345,15 +345,12 @@ def told(
 ) -> dict[str, Tensor]:
     """How a discriminator stands, from its logits of both sides' steps; who is away is left out."""
     weights = present(theirs), present(ours)
-
-    def share(holds: Tensor, weight: Tensor) -> Tensor:
-        return (holds * weight).sum() / weight.sum().clamp(min=1e-12)
-
+    sure = torch.cat([expert, learner]).abs() > SATURATED
     return {
         "discriminator/loss": loss.detach(),
         "discriminator/penalty": penalty.detach(),
-        "discriminator/expert": share(expert > 0, weights[0]),
-        "discriminator/learner": share(learner < 0, weights[1]),
+        "discriminator/expert": weighted_mean(expert > 0, weights[0]),
+        "discriminator/learner": weighted_mean(learner < 0, weights[1]),
         "discriminator/calibration": calibration_error(expert, learner, *weights),
-        "discriminator/saturated": share(torch.cat([expert, learner]).abs() > SATURATED, torch.cat(weights)),
+        "discriminator/saturated": weighted_mean(sure, torch.cat(weights)),
     }

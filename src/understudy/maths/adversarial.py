@@ -33,10 +33,13 @@ def discriminator_loss(
     log 2 = 0.693 is guessing. The least that any discriminator reaches is log 2 - JSD(expert, learner), in what it
     sees. Source: Goodfellow et al. 2014, arXiv:1406.2661, theorem 1.
     """
-    return 0.5 * (_mean(F.softplus(-expert), expert_weight) + _mean(F.softplus(learner), learner_weight))
+    return 0.5 * (
+        weighted_mean(F.softplus(-expert), expert_weight) + weighted_mean(F.softplus(learner), learner_weight)
+    )
 
 
-def _mean(x: Tensor, weight: Tensor | None) -> Tensor:
+def weighted_mean(x: Tensor, weight: Tensor | None) -> Tensor:
+    """Of all numbers alike where no weights are given."""
     return x.mean() if weight is None else (x * weight).sum() / weight.sum().clamp(min=1e-12)
 
 

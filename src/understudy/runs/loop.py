@@ -32,6 +32,7 @@ from understudy.core import config as settings
 from understudy.core.errors import ConfigError, RunError
 from understudy.core.files import TEMPORARY, only_one, sha256, to_json, write_atomically
 from understudy.core.random import generator
+from understudy.demos.store import INDEX
 from understudy.runs import checkpoint, devices
 from understudy.runs.log import Averages, Lines, Row, Screen, now, read_lines, tensorboard
 
@@ -362,7 +363,7 @@ def _expect_room(folder: Path, identity: dict[str, Any]) -> bool:
     parent = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise RunError(f"{folder}: a run cannot be kept here: {parent} is no folder that you may write in.")
-    if (folder / "index.json").exists():
+    if (folder / INDEX).exists():
         raise RunError(f"{folder} holds recordings. Choose another folder for the run.")
     if (folder / "run.json").exists():
         _same_run(folder / "run.json", identity)
