@@ -2,6 +2,7 @@ import gc
 import os
 import signal
 import threading
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -18,6 +19,7 @@ from pettingzoo.utils.conversions import parallel_to_aec
 from tests.envs.simulators import Breaks, Choosy, Counts, Foreign, Lives, Tools
 from understudy.core.errors import EnvError, ShapeError
 from understudy.core.random import generator
+from understudy.core.symmetry import Symmetry, symmetries_of
 from understudy.core.tree import tree_cat, tree_leaves, tree_take
 from understudy.core.types import Continuous, Discrete, EnvSpec, MultiDiscrete
 from understudy.envs import tabular
@@ -447,6 +449,39 @@ def test_what_a_door_cannot_play_is_refused():
         state = env.reset(noise_of(0, 1))
         with pytest.raises(EnvError, match=r"second_0: the move \[2\] is not below \[2\]"):
             step(env, state, torch.tensor([[2, 2]]))
+
+
+CART = Symmetry("mirror", torch.tensor([0]), torch.arange(4)[None], -torch.ones(1, 4), torch.tensor([[1, 0]]))
+
+
+def test_a_declared_mirror_shows_learners_the_mirrored_game():
+    with from_gymnasium(lambda: gymnasium.make("CartPole-v1"), symmetries=((CART,),)) as env:
+        assert symmetries_of(env) == ((CART,),)
+        state = env.reset(noise_of(env.spec.reset_noise, 1))
+        played = env.observe(state)
+        after = env.observe(step(env, state, torch.tensor([[1]]))[0])
+        simulator = gymnasium.make("CartPole-v1").unwrapped  # the same step, played in the mirror
+        simulator.reset()
+        simulator.state = CART.obs(played)[0, 0].double().numpy()
+        seen, *_ = simulator.step(int(CART.actions(torch.tensor([[1]]))))
+        assert torch.allclose(torch.tensor(seen), CART.obs(after)[0, 0], atol=1e-6)
+    with from_gymnasium(lambda: gymnasium.make("CartPole-v1")) as env:
+        assert symmetries_of(env) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"moves": torch.tensor([[1, 1]])}, r"'mirror', moves: a \[1, 2\] of whole numbers"),
+        ({"index": torch.arange(3)[None], "sign": torch.ones(1, 3)}, r"'mirror', index: a \[1, 4\]"),
+        ({"sign": torch.zeros(1, 4)}, "'mirror', sign: 1 or -1"),
+        ({"index": torch.tensor([[0, 0, 2, 3]])}, "'mirror', index.*every number from 0 to 3 once"),
+        ({"order": torch.tensor([1])}, "'mirror', order"),
+    ],
+)
+def test_a_symmetry_that_does_not_fit_is_refused(change, message):
+    with pytest.raises(EnvError, match=message):
+        from_gymnasium(lambda: gymnasium.make("CartPole-v1"), symmetries=((replace(CART, **change),),))
 
 
 # ---- vector environments

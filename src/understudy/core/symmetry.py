@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from understudy.core.errors import EnvError
 from understudy.core.tree import tree_map
-from understudy.core.types import MultiDiscrete, Segment, View
+from understudy.core.types import EnvSpec, MultiDiscrete, Segment, View, action_shape, legal_size
 
 Groups = tuple[tuple["Symmetry", ...], ...]
 WORLDS = 64  # that a batch is seen in at once: composing as many costs nothing beside learning from it
@@ -84,6 +85,31 @@ def symmetries_of(env: Any) -> Groups:
     if not hasattr(env, "symmetries") or isinstance(env.spec.action, MultiDiscrete):
         return ()
     return env.symmetries()
+
+
+def expect_symmetries(groups: Groups, spec: EnvSpec) -> Groups:
+    """The groups, if their tables are those of such an env: orders and signs, one of each for every agent.
+
+    Raises:
+        EnvError: a table has the wrong shape, names a feature or a move twice, or a sign is neither 1 nor -1; or moves
+            have several parts, of which no symmetry is known.
+    """
+    if groups and isinstance(spec.action, MultiDiscrete):
+        raise EnvError("symmetries: these agents act in several parts at once, of which no table of moves can tell.")
+    agents, choices = spec.agents, legal_size(spec.action) or prod(action_shape(spec.action))
+    for one in (one for group in groups for one in group):
+        tables = {"order": (one.order, (agents,)), "index": (one.index, (agents, spec.obs))}
+        tables["moves"] = (one.moves, (agents, choices))
+        for name, (table, shape) in tables.items():
+            every = torch.arange(shape[-1]).expand(shape)
+            if table.shape != shape or not torch.equal(table.sort(dim=-1).values, every):
+                raise EnvError(
+                    f"symmetry {one.name!r}, {name}: a {list(shape)} of whole numbers is meant, in each row every "
+                    f"number from 0 to {shape[-1] - 1} once; got {table.tolist()}."
+                )
+        if one.sign.shape != one.index.shape or not bool((one.sign.abs() == 1).all()):
+            raise EnvError(f"symmetry {one.name!r}, sign: 1 or -1 for each of `index`; got {one.sign.tolist()}.")
+    return groups
 
 
 def elsewhere(groups: Groups, part: Segment, generator: torch.Generator) -> Segment:

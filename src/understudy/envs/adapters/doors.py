@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from understudy.core.errors import EnvError, expect_shape
+from understudy.core.symmetry import Groups, expect_symmetries
 from understudy.core.types import Continuous, EnvSpec, action_shape
 from understudy.envs.adapters.fleet import RESET, SKIP, STEP, Arrays, Fleet, flat_state
 from understudy.envs.adapters.layout import MASK, Layout, lay_out, waiting
@@ -50,6 +51,11 @@ class Door:
 
     layout: Layout
     fleet: Any  # a Fleet or a VectorFleet
+    groups: Groups = ()
+
+    def symmetries(self) -> Groups:
+        """Those that were declared when it was opened: a simulator does not tell."""
+        return self.groups
 
     @property
     def spec(self) -> EnvSpec:
@@ -160,6 +166,7 @@ def from_parallel(
     horizon: int | None = None,
     roles: Sequence[str] = (),
     teams: Sequence[str] = (),
+    symmetries: Groups = (),
 ) -> Door:
     """`copies` of a PettingZoo `ParallelEnv` as one environment.
 
@@ -173,11 +180,14 @@ def from_parallel(
         horizon: steps after which to truncate; None: the simulator's own `max_cycles`, if it has one.
         roles: who may share weights; by default the names without their number.
         teams: who is paid alike; by default nobody is known to be.
+        symmetries: worlds in which the game is the same (`core.symmetry`), such as one in a mirror: learners then see
+            recordings in all of them. Of what agents see, flattened, and of moves, counted from 0.
 
     Raises:
-        EnvError: for an env without `possible_agents`, or spaces that no fixed row of numbers holds.
+        EnvError: for an env without `possible_agents`, spaces that no fixed row of numbers holds, or symmetries that
+            do not fit them.
     """
-    return _open(make, _as_it_is, copies, workers, horizon=horizon, roles=roles, teams=teams)
+    return _open(make, _as_it_is, copies, workers, symmetries, horizon=horizon, roles=roles, teams=teams)
 
 
 def from_aec(
@@ -188,6 +198,7 @@ def from_aec(
     horizon: int | None = None,
     roles: Sequence[str] = (),
     teams: Sequence[str] = (),
+    symmetries: Groups = (),
 ) -> Door:
     """`copies` of a PettingZoo `AECEnv` as one environment, in which a step is one agent's turn.
 
@@ -201,27 +212,37 @@ def from_aec(
         EnvError: where actions are continuous: no mask could say that a move does not count. Such a game is played
             through `from_parallel` and PettingZoo's `aec_to_parallel`.
     """
-    return _open(make, Turns, copies, workers, horizon=horizon, roles=roles, teams=teams)
+    return _open(make, Turns, copies, workers, symmetries, horizon=horizon, roles=roles, teams=teams)
 
 
-def from_gymnasium(make: Callable[[], Any], copies: int = 1, workers: int = 0, *, horizon: int | None = None) -> Door:
+def from_gymnasium(
+    make: Callable[[], Any], copies: int = 1, workers: int = 0, *, horizon: int | None = None, symmetries: Groups = ()
+) -> Door:
     """`copies` of a Gymnasium `Env` as one environment with one agent.
 
     Args: as in `from_parallel`; without `horizon` it is the one that the env was registered with.
     """
-    return _open(make, Solo, copies, workers, horizon=horizon)
+    return _open(make, Solo, copies, workers, symmetries, horizon=horizon)
 
 
-def _open(make: Callable[[], Any], adapt: Callable[[Any], Any], copies: int, workers: int, **named: Any) -> Door:
+def _open(
+    make: Callable[[], Any],
+    adapt: Callable[[Any], Any],
+    copies: int,
+    workers: int,
+    symmetries: Groups,
+    **named: Any,
+) -> Door:
     if copies < 1 or workers < 0:
         raise EnvError(f"copies={copies}, workers={workers}: a door needs a copy, and 0 workers or more.")
     first = adapt(make())
     try:
         layout = _survey(first, **named)
+        expect_symmetries(symmetries, layout.spec)
     except BaseException:
         first.close()
         raise
-    return Door(layout, Fleet(make, adapt, first, layout, copies, workers))
+    return Door(layout, Fleet(make, adapt, first, layout, copies, workers), symmetries)
 
 
 def _survey(env: Any, horizon: int | None, **groups: Sequence[str]) -> Layout:

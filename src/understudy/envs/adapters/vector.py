@@ -22,12 +22,13 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 
 from understudy.core.errors import EnvError
+from understudy.core.symmetry import Groups, expect_symmetries
 from understudy.envs.adapters.doors import Door
 from understudy.envs.adapters.fleet import RESET, SKIP, carve, room
 from understudy.envs.adapters.layout import MASK, Layout, lay_out
 
 
-def from_vector(envs: VectorEnv, *, horizon: int | None = None) -> Door:
+def from_vector(envs: VectorEnv, *, horizon: int | None = None, symmetries: Groups = ()) -> Door:
     """A Gymnasium `VectorEnv` as one environment with one agent and `envs.num_envs` copies.
 
     Unlike behind the other doors, a copy that has ended does not wait: to step on without `restart` is an EnvError.
@@ -35,6 +36,7 @@ def from_vector(envs: VectorEnv, *, horizon: int | None = None) -> Door:
     Args:
         envs: the running vector environment; the door closes it.
         horizon: steps after which to truncate; None: that with which the env was registered.
+        symmetries: as in `from_parallel`.
     """
     layout = lay_out(
         ["agent_0"],
@@ -44,7 +46,8 @@ def from_vector(envs: VectorEnv, *, horizon: int | None = None) -> Door:
         title=envs.spec.id if envs.spec else type(envs.unwrapped).__name__,
         reset_noise=2,
     )
-    return Door(layout, VectorFleet(envs, layout))
+    expect_symmetries(symmetries, layout.spec)
+    return Door(layout, VectorFleet(envs, layout), symmetries)
 
 
 class VectorFleet:
