@@ -1,6 +1,7 @@
 """The table of docs/algorithms/iq.md: CartPole from one demonstration, of which every 20th step is known.
 
 PYTHONPATH=src python benchmarks/cartpole.py            # needs gymnasium[classic-control]; seeds 0 to 9, one thread
+PYTHONPATH=src python benchmarks/cartpole.py mirror     # the game is declared the same in a mirror
 
 The demonstrator is a linear controller, pushing to the side on which 0.5 x + x' + 2 angle + 2 angle' lies. A seed draws
 its start, the offset of the 25 steps that are kept, and all of the learning. Minutes are of processor time.
@@ -14,6 +15,7 @@ import torch
 
 from understudy import api
 from understudy.core.random import generator
+from understudy.core.symmetry import Symmetry
 from understudy.demos.subsample import subsampled
 from understudy.envs.adapters import from_gymnasium
 from understudy.rollout import play
@@ -21,6 +23,7 @@ from understudy.runs.loop import Habits
 
 BALANCE = torch.tensor([0.5, 1.0, 2.0, 2.0])
 SETTINGS = {"sampling": "online"}  # besides the defaults
+MIRROR = Symmetry("mirror", torch.tensor([0]), torch.arange(4)[None], -torch.ones(1, 4), torch.tensor([[1, 0]]))
 
 
 def balance(env, view, noise):
@@ -42,11 +45,12 @@ def lengths(env, policy, episodes=20):
     return play(env, policy, episodes, generator(1, "evaluate"), envs=episodes).valid.sum(dim=1).float()
 
 
-def main(seeds):
+def main(mirrored, seeds=10):
+    symmetries = ((MIRROR,),) if mirrored else ()
     print("| seed | demonstrator | IQ-Learn, drawn | IQ-Learn, likeliest | worst of 20 | minutes |")
     print("|---|---|---|---|---|---|")
     habits = Habits(show=False, threads=1)
-    with from_gymnasium(lambda: gymnasium.make("CartPole-v1"), copies=32) as env:
+    with from_gymnasium(lambda: gymnasium.make("CartPole-v1"), copies=32, symmetries=symmetries) as env:
         for seed in range(seeds):
             whole = api.record(env, balance, episodes=1, seed=seed, envs=1)
             demos = subsampled(whole, every=20, seed=seed)
@@ -60,4 +64,4 @@ def main(seeds):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
+    main(sys.argv[1:] == ["mirror"])

@@ -6,6 +6,7 @@ import torch
 from understudy.cli import main
 from understudy.core.random import generator
 from understudy.demos.tracks import TrackSet, TrackSpec
+from understudy.demos.transforms import futures
 
 
 @pytest.fixture
@@ -59,6 +60,39 @@ def test_gaps_are_filled_and_the_rest_stays(tracks, tmp_path, capsys):
     assert (made.values[~known] != 0).all()
 
 
+def test_from_a_file_of_ones_own_to_a_film(tmp_path, capsys):
+    rows = ["frame,agent,x,y"]
+    for t in range(40):
+        rows += [f"{t},ann,{t / 10},1"] + ([] if 10 < t < 15 else [f"{t},bob,{4 - t / 10},2"])
+    (tmp_path / "walk.csv").write_text("\n".join(rows) + "\n")
+    walks, run, more = (str(tmp_path / name) for name in ("walks", "run", "more"))
+    how = ["--frame", "0.07", "--bounds", "0,0,6,3", "--max-gap", "4", "--dt", "0.1", "--unit", "m"]
+    assert main(["scene", "read", str(tmp_path / "walk.csv"), walks, *how]) == 0
+    assert "28 frames, 2 agents" in capsys.readouterr().out
+    read = TrackSet.load(walks)
+    assert read.present.all() and read.spec.dt == 0.1 and read.spec.high == (6.0, 3.0)
+    torch.testing.assert_close(read[0].values[5, 1], torch.tensor([4 - 0.5 / 0.7, 2.0]))
+    small = ["--net.trunk.hidden", "8", "--net.trunk.heads", "2", "--net.trunk.layers", "1", "--length", "10"]
+    assert main(["scene", "train", walks, run, "--updates", "1", "--run.no-show", *small]) == 0
+    assert main(["scene", "sample", run, walks, more, "--past", "5", "--frames", "6", "--samples", "3"]) == 0
+    assert main(["scene", "show", more, str(tmp_path / "more.html"), "--past", "5"]) == 0
+    page = (tmp_path / "more.html").read_text()
+    assert "1.0 s" in page and "more.html" in capsys.readouterr().out
+    past, ahead = futures(TrackSet.load(more), 0, 5, 20)
+    assert [len(each) for each in (past, *ahead)] == [5, 6, 6, 6]
+    assert main(["scene", "show", more, str(tmp_path / "two.png"), "--beside", walks]) == 0
+    assert (tmp_path / "two.png").stat().st_size > 1_000
+    for words, said in (
+        (["--number", "3"], "more has 3 recordings"),
+        (["--past", "11"], "past: got 11, and recording 0 has 11 frames"),
+        (["--beside", more], "could not tell them apart"),
+    ):
+        assert main(["scene", "show", more, str(tmp_path / "no.html"), *words]) == 2
+        assert said in " ".join(capsys.readouterr().err.split())
+    assert main(["scene", "read", walks, str(tmp_path / "x"), "--bounds", "0,0,-1,2"]) == 2
+    assert "the lowest corner" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -76,4 +110,4 @@ def test_what_cannot_be_done_is_refused_in_a_line(words, said, capsys):
 def test_help_lists_the_commands(capsys):
     assert main(["scene"]) == 0
     told = capsys.readouterr().out
-    assert all(f"  {name} " in told for name in ("train", "score", "sample", "steer", "impute"))
+    assert all(f"  {name} " in told for name in ("read", "train", "score", "sample", "steer", "impute", "show"))

@@ -1,4 +1,4 @@
-"""`understudy scene train | score | sample | steer | impute`: models of whole scenes from the command line."""
+"""`understudy scene read | train | score | sample | steer | impute | show`: whole scenes from the command line."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,11 +8,13 @@ from typing import Annotated, Any
 from understudy.cli_words import parse, value_of
 
 COMMANDS: dict[str, str] = {
+    "read": "a file of tracks into a folder of them, at an even rate and with short gaps filled",
     "train": "learn how scenes go on, from tracks; the same command resumes",
     "score": "how likely recorded tracks are under a model",
     "sample": "what may come after the beginnings of recorded tracks",
     "impute": "fill in where agents that appear were not seen",
     "steer": "the same with goals set, beside the same chance without them",
+    "show": "a film or a picture of tracks: one recording, two side by side, or many futures over one past",
 }
 
 
@@ -27,6 +29,8 @@ def scene(words: list[str]) -> None:
     if words[0] not in COMMANDS:
         raise ConfigError(f"scene: unknown command `{words[0]}`.{nearest(words[0], COMMANDS)}")
     doing: dict[str, Callable[[list[str]], None]] = {
+        "read": read,
+        "show": show,
         "train": train,
         "score": score,
         "sample": sample,
@@ -34,6 +38,82 @@ def scene(words: list[str]) -> None:
         "impute": impute,
     }
     doing[words[0]](words[1:])
+
+
+@dataclass(frozen=True)
+class Read:
+    """Read a file of tracks into a folder of them. What was left out or mended is said, and kept with them."""
+
+    tracks: Path  # a .csv file with a row for each agent at each time, or any format of `read_tracks`
+    out: Path  # a new folder
+    format: str = ""  # of the file; told by its ending where not given
+    frame: float | None = None  # seconds between frames, where the file counts frames
+    unit: str = ""  # of positions: m, cm, ft, px ...; metres where not given
+    bounds: str = ""  # of the field, one corner and the opposite one, such as 0,0,105,68
+    dt: float | None = None  # seconds between frames afterwards; the recording's own where not given
+    max_gap: int = 0  # recorded frames that an agent may be missing for and is put on the line between two sightings
+    fastest: float | None = None  # the greatest speed, in units a second: what leaps further is a slip of the file
+
+
+def read(words: list[str]) -> None:
+    given = parse(Read, words, "scene read")
+    from understudy.demos.formats.tracks import read_tracks, write_tracks
+    from understudy.demos.transforms import fill_gaps, resample
+
+    low, high = _corners(given.bounds)
+    told = {"dt": given.frame, "unit": given.unit, "low": low, "high": high, "fastest": given.fastest}
+    tracks = read_tracks(given.tracks, given.format, **{name: x for name, x in told.items() if x not in (None, "", ())})
+    tracks = fill_gaps(tracks, given.max_gap) if given.max_gap else tracks
+    tracks = tracks if given.dt is None else resample(tracks, given.dt)
+    write_tracks(tracks, given.out)
+    print(f"{given.out}: {tracks}")
+    for omission in tracks.omissions:
+        print(f"  {omission}")
+
+
+@dataclass(frozen=True)
+class Show:
+    """Draw tracks. With --past and --samples, what was sampled after one past is drawn over it."""
+
+    tracks: Path  # folder of tracks, or a file of a format whose ending is known
+    out: Path  # .html (with a slider), .mp4, .gif, or .png for the last moment
+    beside: Path | None = None  # other tracks, drawn at the side, such as what was steered beside what was not
+    number: int = 0  # of the recording, from 0
+    past: int = 0  # frames of it that the next recordings share, such as those of `scene sample`; 0: none
+    samples: int = 20  # how many recordings, from `number` on, are drawn over that past, at most
+    field: str = ""  # pitch, court, map or roll; told by the tracks where not given
+    trail: int = 10  # frames of the way behind an agent
+    speed: float = 1.0  # how many times faster than it was
+    width: int = 640  # pixels
+
+
+def show(words: list[str]) -> None:
+    given = parse(Show, words, "scene show")
+    from understudy.core.errors import ConfigError
+    from understudy.demos.formats.tracks import read_tracks
+    from understudy.demos.transforms import futures
+    from understudy.evaluation.tracks_pictures import animate
+
+    if given.past < 0 or given.samples < 1 or given.number < 0 or given.speed <= 0 or given.width < 1:
+        raise ConfigError("scene show: number and past are 0 or more, samples, speed and width above 0.")
+    if given.past and given.beside:
+        raise ConfigError("scene show: --past draws many over one past, --beside two at each other's side: not both.")
+    sets = {path.stem: read_tracks(path) for path in (given.tracks, given.beside) if path is not None}
+    if given.beside is not None and len(sets) == 1:
+        raise ConfigError(f"scene show: both are called {given.tracks.stem!r}, and a film could not tell them apart.")
+    for name, tracks in sets.items():
+        if given.number >= len(tracks):
+            raise ConfigError(f"number: got {given.number}, and {name} has {len(tracks)} recordings, from 0 on.")
+    tracks = sets[given.tracks.stem]
+    shown: Any = {name: each[given.number] for name, each in sets.items()} if given.beside else tracks[given.number]
+    ahead: list[Any] = []
+    if given.past:
+        shown, ahead = futures(tracks, given.number, given.past, given.samples)
+    animate(
+        given.out, shown, tracks.spec,
+        field=given.field, trail=given.trail, futures=ahead, speed=given.speed, width=given.width,
+    )  # fmt: skip
+    print(f"open {given.out}")
 
 
 def train(words: list[str]) -> None:
@@ -177,6 +257,18 @@ def _sampled(given: Any, ways: dict[str, dict[str, int]]) -> str:
         write_tracks(scenes.as_tracks(learned, made), out)
         lines.append(f"{out}: {len(made):,} scenes of {made.values.shape[1]} frames, the first {given.past} recorded")
     return "\n".join(lines)
+
+
+def _corners(bounds: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    from understudy.core.errors import ConfigError
+
+    try:
+        told = tuple(float(x) for x in bounds.split(",")) if bounds else ()
+    except ValueError:
+        told = (0.0,)
+    if len(told) % 2 or not all(a < b for a, b in zip(told, told[len(told) // 2 :], strict=False)):
+        raise ConfigError(f"bounds: got {bounds!r}; the lowest corner and the highest are meant, such as 0,0,105,68.")
+    return told[: len(told) // 2], told[len(told) // 2 :]
 
 
 def _pairs(goals: tuple[str, ...]) -> dict[str, int]:

@@ -94,6 +94,29 @@ def fill_gaps(tracks: TrackSet, max_gap: int) -> TrackSet:
     return tracks.map(change)
 
 
+def futures(tracks: TrackSet, first: int, past: int, most: int) -> tuple[Tracks, list[Tracks]]:
+    """The first `past` frames of recording `first`, and what comes after them in it and in those that follow it.
+
+    As many recordings are taken, `most` at most, as begin with the same frames: what was sampled after one past.
+
+    Raises:
+        ConfigError: the recording has no frame after its past.
+    """
+    begins, frames = tracks[first], int(tracks.lengths[first])
+    if not 0 < past < frames:
+        raise ConfigError(
+            f"past: got {past}, and recording {first} has {frames} frames: one at least is past, one at least comes."
+        )
+    alike = []
+    for each in (tracks[k] for k in range(first, min(first + most, len(tracks)))):
+        if not torch.equal(each.values[:past], begins.values[:past]):
+            break
+        if not torch.equal(each.present[:past], begins.present[:past]) or len(each) == past:
+            break
+        alike.append(_cut(each, past, len(each), tracks.spec.dt))
+    return _cut(begins, 0, past, tracks.spec.dt), alike
+
+
 def drop_leaps(tracks: TrackSet, fastest: int | float) -> TrackSet:
     """Without sightings that an agent could only have reached from its last one faster than `fastest`, unit a time.
 
