@@ -7,6 +7,7 @@ import torch
 
 from understudy import bench_scenes
 from understudy.core.errors import DemosError
+from understudy.demos.formats.tracks import read_tracks
 from understudy.runs.loop import Habits
 
 QUIET = Habits(show=False)
@@ -14,7 +15,8 @@ QUIET = Habits(show=False)
 
 @pytest.fixture
 def folder(data_folder, tmp_path):
-    shutil.copy(data_folder / "jsb_chorales" / bench_scenes.CHORALES, tmp_path)
+    for name in (bench_scenes.CHORALES, bench_scenes.ROLL):
+        shutil.copy(data_folder / "jsb_chorales" / name, tmp_path)
     return tmp_path
 
 
@@ -36,12 +38,15 @@ def test_pieces_are_thinned_to_the_grid_and_the_scale_has_room_for_all_keys(fold
 def test_the_figures_are_told(folder, monkeypatch):
     few = {"length": 16, "batch": 2, "limit": 4, "steps": 2}
     net = {"trunk": {"hidden": 8, "layers": 1, "heads": 2, "pair": 4}}
-    whole = bench_scenes.chorale_parts
-    monkeypatch.setattr(bench_scenes, "SETTINGS", {grid: few for grid in bench_scenes.GRIDS})
+    whole, rolls = bench_scenes.chorale_parts, bench_scenes.roll_parts
+    monkeypatch.setattr(bench_scenes, "SETTINGS", {grid: few for grid in (*bench_scenes.GRIDS, "roll")})
     monkeypatch.setattr(bench_scenes, "SHARED", {**bench_scenes.SHARED, "net": net})
     monkeypatch.setattr(bench_scenes, "FRAMES", 8)
     monkeypatch.setattr(
         bench_scenes, "chorale_parts", lambda *of: {part: each.select(range(3)) for part, each in whole(*of).items()}
+    )
+    monkeypatch.setattr(
+        bench_scenes, "roll_parts", lambda *of: {part: each.select(range(3)) for part, each in rolls(*of).items()}
     )
     (table,) = bench_scenes.chorales(folder, 1, 1, None).tables
     rows = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
@@ -50,7 +55,23 @@ def test_the_figures_are_told(folder, monkeypatch):
         assert 8 < rows[grid]["test, nats"].value < 20  # hardly learnt: 4 log 59 = 16.3 is guessing
         assert rows[f"{grid}: counted"]["test, nats"].value < rows[grid]["test, nats"].value
         assert rows[grid]["crossings"].value > rows[f"{grid}: Bach"]["crossings"]
+    assert 8 < rows["roll"]["test, nats"].value < 20 and rows["roll: TCN, as published"]["test, nats"] == "8.10"
+    for grid in rows.keys() & {*bench_scenes.GRIDS, "roll"}:
+        sung = read_tracks(folder / grid / "seed-0" / "sampled.mid")
+        assert sung.frames and (folder / grid / "seed-0" / "sampled.png").stat().st_size > 500
     assert rows["quarter"]["test frames"] == str(whole(folder, "quarter")["test"].select(range(3)).frames)
+
+
+def test_rolls_are_the_same_pieces_by_quarters_without_voices(folder):
+    roll = bench_scenes.roll_parts(folder)
+    assert {part: (len(each), each.frames) for part, each in roll.items()} == {
+        "train": (229, 13_807),
+        "valid": (76, 4_602),
+        "test": (77, 4_725),
+    }
+    values = roll["test"].values
+    assert roll["test"].spec.agents == 4
+    assert ((values[:, :-1] > values[:, 1:]) | (values[:, 1:] == 0)).all()  # the highest first, then rests
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

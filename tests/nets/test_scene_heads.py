@@ -10,12 +10,18 @@ from torch.distributions import MultivariateNormal
 from understudy.core.random import generator, uniform
 from understudy.maths.heads import standard_normal
 from understudy.nets.scene_heads import MoveHead, SymbolHead, quantile
+from understudy.nets.trunk import TrunkConfig
 
 WIDTH = 12
 
 
 def move_head(dims=2, together=3, alone=2, least=0.05):
     return MoveHead(WIDTH, dims, together, alone, least, generator(0)).double()
+
+
+def symbols(count, ordered=True, within=2):
+    trunk = TrunkConfig(hidden=WIDTH, heads=2, pair=4)
+    return SymbolHead(trunk, count, ordered, generator(0), within, period=2).double()
 
 
 def features(*shape, seed=1):
@@ -124,10 +130,10 @@ def test_an_absent_agent_changes_no_density_of_moves():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize(("ordered", "within"), [(True, 2), (True, 0), (False, 2)])
 @pytest.mark.parametrize("last", [[0, 3, 2], [3, 3, 3]])  # 3: none yet
-def test_probabilities_of_all_joint_symbols_sum_to_one(ordered, last):
-    head, h = SymbolHead(WIDTH, 3, ordered, generator(0)).double(), features(1, 3).expand(27, -1, -1)
+def test_probabilities_of_all_joint_symbols_sum_to_one(ordered, within, last):
+    head, h = symbols(3, ordered, within), features(1, 3).expand(27, -1, -1)
     now = torch.tensor(list(product(range(3), repeat=3)))
     log_prob = head.log_prob(h, torch.tensor([last]).expand(27, -1), now).sum(dim=-1)
     assert log_prob.exp().sum().item() == pytest.approx(1, abs=1e-12)
@@ -136,7 +142,7 @@ def test_probabilities_of_all_joint_symbols_sum_to_one(ordered, last):
 
 @torch.no_grad()
 def test_symbols_are_drawn_as_often_as_they_are_likely():
-    count, head = 60_000, SymbolHead(WIDTH, 2, True, generator(0)).double()
+    count, head = 60_000, symbols(2)
     h, last = features(1, 3), torch.tensor([[0, 1, 1]])
     drawn = head.sample(
         h.expand(count, -1, -1), last.expand(count, -1), uniform((count, 3, 1), generator(3), torch.float64)
@@ -149,7 +155,7 @@ def test_symbols_are_drawn_as_often_as_they_are_likely():
 
 @torch.no_grad()
 def test_an_agent_hears_those_before_it_and_none_after_it():
-    head, h, last = SymbolHead(WIDTH, 5, True, generator(0)).double(), features(1, 3), torch.tensor([[1, 2, 3]])
+    head, h, last = symbols(5), features(1, 3), torch.tensor([[1, 2, 3]])
     now = torch.tensor([[4, 0, 2]])
     logits = head(h, last, now)
     for changed in range(3):
@@ -164,7 +170,7 @@ def test_an_agent_hears_those_before_it_and_none_after_it():
 
 @torch.no_grad()
 def test_what_is_forced_is_taken_and_heard():
-    head, h, last = SymbolHead(WIDTH, 4, True, generator(0)).double(), features(500, 3), torch.zeros(500, 3).long()
+    head, h, last = symbols(4), features(500, 3), torch.zeros(500, 3).long()
     noise = uniform((500, 3, 1), generator(3), torch.float64)
     free = head.sample(h, last, noise)
     forced = torch.full_like(free, -1)
@@ -176,7 +182,7 @@ def test_what_is_forced_is_taken_and_heard():
 
 @torch.no_grad()
 def test_an_absent_agent_is_not_heard():
-    head, h = SymbolHead(WIDTH, 4, True, generator(0)).double(), features(2, 3)
+    head, h = symbols(4), features(2, 3)
     last, now = torch.tensor([[1, 2, 3], [0, 1, 2]]), torch.tensor([[3, 2, 1], [1, 1, 0]])
     present = torch.tensor([[True, False, True]]).expand(2, -1)
     found = head.log_prob(h, last, now, present)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from understudy.core.errors import ConfigError
 from understudy.core.random import generator
-from understudy.nets.trunk import Table, Trunk, TrunkConfig
+from understudy.nets.trunk import Dropout, Table, Trunk, TrunkConfig
 
 SCENES, FRAMES, AGENTS, PAIR = 3, 9, 4, 5
 SMALL = TrunkConfig(hidden=16, layers=2, heads=2, pair=PAIR, window=4)
@@ -41,7 +41,7 @@ def twin(net: Trunk, x, pairs, present):
         return out
 
     for block in net.blocks:
-        parts = block.time_in(block.norms[0](x)).reshape(frames, agents, 3, heads, part)
+        parts = block.time_in(block.norm(x)).reshape(frames, agents, 3, heads, part)
         added = torch.zeros_like(x)
         for i in range(agents):
             for t in range(frames):
@@ -53,7 +53,8 @@ def twin(net: Trunk, x, pairs, present):
                     mixed.append(sum(w * parts[s, i, 2, h] for w, s in zip(logits.softmax(0), seen, strict=True)))
                 added[t, i] = block.time_out(torch.cat(mixed))
         x = x + added
-        parts = block.agents_in(block.norms[1](x)).reshape(frames, agents, 3, heads, part)
+        hear = block.agents
+        parts = hear.gather(hear.norm(x)).reshape(frames, agents, 3, heads, part)
         added = torch.zeros_like(x)
         for t in range(frames):
             for i in range(agents):
@@ -62,15 +63,15 @@ def twin(net: Trunk, x, pairs, present):
                 for h in range(heads):
                     logits = torch.stack(
                         [
-                            parts[t, i, 0, h] @ parts[t, j, 1, h] / math.sqrt(part) + block.bias(pairs[t, i, j])[h]
+                            parts[t, i, 0, h] @ parts[t, j, 1, h] / math.sqrt(part) + hear.bias(pairs[t, i, j])[h]
                             for j in seen
                         ]
                     ).softmax(0)
                     mixed.append(sum(w * parts[t, j, 2, h] for w, j in zip(logits, seen, strict=True)))
                     told.append(sum(w * pairs[t, i, j] for w, j in zip(logits, seen, strict=True)))
-                added[t, i] = block.agents_out(torch.cat(mixed)) + block.told(torch.cat(told))
+                added[t, i] = hear.give(torch.cat(mixed)) + hear.told(torch.cat(told))
         x = x + added
-        x = x + block.narrow(F.gelu(block.wide(block.norms[2](x))))
+        x = x + hear.feed.narrow(F.gelu(hear.feed.wide(hear.feed.norm(x))))
     return net.norm(x)
 
 
@@ -143,9 +144,8 @@ def test_dropout_is_drawn_from_the_generator_alone_and_keeps_the_mean():
     once, again = (net(x, pairs, present, chance=generator(3)) for _ in range(2))
     torch.testing.assert_close(once, again, atol=0, rtol=0)
     assert not torch.equal(once, net(x, pairs, present))
-    block = net.blocks[0]
     ones = torch.ones(20_000, 1, 1, 16, dtype=torch.float64)
-    mean = block._drop(ones, generator(4)).mean()
+    mean = Dropout(0.3)(ones, generator(4)).mean()
     assert abs(mean - 1) < 5 * math.sqrt(0.3 / 0.7 / ones.numel())
 
 

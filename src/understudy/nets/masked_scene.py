@@ -24,6 +24,7 @@ from understudy.core.errors import ConfigError, ShapeError
 from understudy.core.random import uniform
 from understudy.maths.heads import Categorical, standard_normal
 from understudy.nets.scene import SceneNet, Scenes, SceneShape, relations
+from understudy.nets.scene_heads import apart
 from understudy.nets.trunk import Table, Trunk, linear
 
 Known = Bool[Tensor, "scene time agent"]
@@ -114,11 +115,8 @@ class MaskedSceneNet(nn.Module):
         """Of every symbol, given the known ones."""
         none = self.shape.symbols
         seen = torch.where(known & scenes.present, scenes.values, none)
-        apart = seen.unsqueeze(-2) - seen.unsqueeze(-1) + none
-        hidden = seen == none
-        apart = torch.where(hidden.unsqueeze(-2) | hidden.unsqueeze(-1), 2 * none, apart)
         x = self._who(scenes) + F.embedding(seen, self.symbol())
-        return self.last(self._through(x, F.embedding(apart, self.interval()), scenes, chance))
+        return self.last(self._through(x, F.embedding(apart(seen, seen, none), self.interval()), scenes, chance))
 
     def velocity(
         self,

@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from understudy.core.config import at_least_one
+from understudy.core.config import at_least_one, not_negative
 from understudy.core.errors import ConfigError, ShapeError
 from understudy.core.random import uniform
 from understudy.maths.heads import Categorical
-from understudy.nets.scene_heads import MoveHead, SymbolHead
+from understudy.nets.scene_heads import MoveHead, SymbolHead, apart
 from understudy.nets.trunk import Memory, Table, Trunk, TrunkConfig, linear
 
 
@@ -86,9 +86,11 @@ class SceneNet:
     least_std: float = 0.01  # positions: smallest deviation of a move, in deviations of the recorded ones
     period: int = 0  # symbols on a scale: those so far apart are alike (12: notes an octave apart)
     ordered: bool = True  # symbols: within a frame each agent is told what those before it chose
+    within: int = 2  # symbols: layers that read what they chose
 
     def __post_init__(self) -> None:
         at_least_one(self, "together", "alone", "recent")
+        not_negative(self, "within")
         if not 0 <= self.goal_dropout <= 1:
             raise ConfigError(f"goal_dropout: got {self.goal_dropout}, but it is a share: 0 to 1.")
         if not 0 <= self.blur < 1:
@@ -158,7 +160,7 @@ class CausalSceneNet(nn.Module):
             self.symbol = Table(shape.symbols + 1, width, generator, period=config.period)  # the last: none yet
             self.interval = Table(2 * shape.symbols + 1, pair, generator, period=config.period)
             self.head: MoveHead | SymbolHead = SymbolHead(
-                width, shape.symbols, config.ordered, generator, config.trunk.social, config.period
+                config.trunk, shape.symbols, config.ordered, generator, config.within, config.period
             )
         else:
             for name in ("move", "change", "reach"):
@@ -213,7 +215,7 @@ class CausalSceneNet(nn.Module):
         h = self._decided(h, told)
         there = None if bool(counted.all()) else counted
         if isinstance(self.head, SymbolHead):
-            frames = self.head.log_prob(h, seen.last, scenes.values, there).sum(dim=-1)
+            frames = self.head.log_prob(h, seen.last, scenes.values, there, chance).sum(dim=-1)
         else:
             centre, scale = self._expected(seen)
             moves = turned((scenes.values - centre) / scale, self._ahead(seen), -1)
@@ -324,10 +326,7 @@ class CausalSceneNet(nn.Module):
         x = x if slots is None else x.unsqueeze(1)
         if self.shape.symbols:
             x = x + F.embedding(seen.last, self.symbol())
-            apart = seen.last.unsqueeze(-2) - seen.last.unsqueeze(-1) + self.shape.symbols
-            silent = seen.last == self.shape.symbols
-            apart = torch.where(silent.unsqueeze(-2) | silent.unsqueeze(-1), 2 * self.shape.symbols, apart)
-            pairs = F.embedding(apart, self.interval())
+            pairs = F.embedding(apart(seen.last, seen.last, self.shape.symbols), self.interval())
         else:
             assert seen.steps is not None and seen.stepped is not None
             heading = self._heading(seen)

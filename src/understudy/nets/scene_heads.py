@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from understudy.maths.heads import Categorical, standard_normal
-from understudy.nets.trunk import Table, linear
+from understudy.nets.trunk import AgentBlock, Table, TrunkConfig, linear
 
 Present = Bool[Tensor, "*batch agent"] | None
 
@@ -119,6 +119,9 @@ class MoveHead(nn.Module):
 class SymbolHead(nn.Module):
     """Features of agents to logits of their symbols, agent after agent.
 
+    Where they choose in order, `within` layers of attention (`trunk.AgentBlock`) first read the frame as far as it is
+    decided: agent i stands there with its features and what the agent before it chose, and hears those before it.
+
     Of every agent the latest symbol is known: this frame's of those that chose already, the last frame's of the
     others. With it agent i gets one message from every agent j (itself among them),
 
@@ -133,6 +136,8 @@ class SymbolHead(nn.Module):
         symbols: how many; `latest` may also be `symbols`, which stands for none yet.
         ordered: False: all choose at once, from what was before (no order of agents matters).
         social: False: an agent hears itself alone.
+        trunk: how the layers within a frame are made.
+        within: how many they are.
         period: symbols and intervals so far apart are alike; 0: none are (`trunk.Table`).
     """
 
@@ -140,16 +145,27 @@ class SymbolHead(nn.Module):
 
     def __init__(
         self,
-        hidden: int,
+        trunk: TrunkConfig,
         symbols: int,
         ordered: bool,
         generator: torch.Generator,
-        social: bool = True,
+        within: int = 0,
         period: int = 0,
         rank: int = 16,
     ):
         super().__init__()
+        hidden, social = trunk.hidden, trunk.social
         self.symbols, self.ordered, self.social = symbols, ordered and social, social
+        self.within = nn.ModuleList()
+        if self.ordered and within:
+            self.before = Table(symbols + 1, hidden, generator, period=period)
+            self.far = nn.ModuleList(
+                Table(2 * symbols + 1, trunk.pair, generator, period=period) for _ in range(2)
+            )  # of what each is heard with, from what one sounded last and from what the one before one chose
+            less = 1 / math.sqrt(2 * within)
+            self.within.extend(
+                AgentBlock(hidden, trunk.heads, 2 * trunk.pair, trunk.dropout, generator, less) for _ in range(within)
+            )
         self.me, self.other = linear(hidden, hidden, generator), linear(hidden, hidden, generator)
         self.latest = Table(symbols + 1, hidden, generator, period=period)
         self.interval = Table(2 * symbols + 1, hidden, generator, period=period)
@@ -170,11 +186,13 @@ class SymbolHead(nn.Module):
         now: Int[Tensor, "*batch agent"],
         present: Present = None,
         agent: int | None = None,
+        chance: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch asked symbol"]:
         """Logits; of `agent` alone where one is named. Of `now`, only what stands before an agent reaches its logits.
 
         Args:
             last: symbols of the frame before, `symbols` where there is none.
+            chance: draws the dropout; None: none is dropped.
         """
         agents = h.shape[-2]
         order = torch.arange(agents, device=h.device)
@@ -186,13 +204,13 @@ class SymbolHead(nn.Module):
             known = known & (order == mine.unsqueeze(-1))
         if present is not None:
             known = known & present.unsqueeze(-2)
-        ours, own = h[..., mine, :], last[..., mine]
-        apart = torch.where(own.unsqueeze(-1) < self.symbols, latest - own.unsqueeze(-1), 0) + self.symbols
+        ours, own = self._read(h, last, now, present, chance)[..., mine, :], last[..., mine]
+        far = torch.where(own.unsqueeze(-1) < self.symbols, latest - own.unsqueeze(-1), 0) + self.symbols
         message = (
             self.me(ours).unsqueeze(-2)
             + self.other(h).unsqueeze(-3)
             + F.embedding(latest, self.latest())
-            + F.embedding(apart, self.interval())
+            + F.embedding(far, self.interval())
             + F.embedding(chosen.long(), self.chosen())
         )
         message = F.relu(message) * known.unsqueeze(-1)
@@ -205,15 +223,34 @@ class SymbolHead(nn.Module):
         far = (symbol - latest.unsqueeze(-1) + self.symbols).clamp(0, 2 * self.symbols)
         return F.linear(h, self.score(), self.common) + liked.gather(-1, far).sum(dim=-2)
 
+    def _read(
+        self, h: Tensor, last: Tensor, now: Tensor, present: Present, chance: torch.Generator | None
+    ) -> Float[Tensor, "*batch agent hidden"]:
+        """The features of each, having read what those before it chose."""
+        if not self.within:
+            return h
+        order = torch.arange(h.shape[-2], device=h.device)
+        there = torch.ones_like(now, dtype=torch.bool) if present is None else present
+        who = F.pad(torch.where(there, order, -1).cummax(dim=-1).values[..., :-1], (1, 0), value=-1)  # chose before
+        before = torch.where(who < 0, self.symbols, now.gather(-1, who.clamp(min=0)))
+        towards = zip(self.far, (last, before), strict=True)
+        pairs = torch.cat([F.embedding(apart(own, before, self.symbols), table()) for table, own in towards], dim=-1)
+        heard = (order <= order.unsqueeze(-1)) & there.unsqueeze(-2) | (order == order.unsqueeze(-1))  # [me, other]
+        h = h + F.embedding(before, self.before())
+        for block in self.within:
+            h = block(h, pairs, heard, chance)
+        return h
+
     def log_prob(
         self,
         h: Float[Tensor, "*batch agent hidden"],
         last: Int[Tensor, "*batch agent"],
         now: Int[Tensor, "*batch agent"],
         present: Present = None,
+        chance: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch agent"]:
         """Of each agent's symbol given those before it, in nats; 0 for who is absent. Their sum is the frame's."""
-        found = Categorical(self.symbols).log_prob(self(h, last, now, present), now)
+        found = Categorical(self.symbols).log_prob(self(h, last, now, present, chance=chance), now)
         return found if present is None else found.where(present, 0.0)
 
     def sample(
@@ -230,6 +267,14 @@ class SymbolHead(nn.Module):
             drawn = head.sample(self(h, last, now, present, i).squeeze(-2), noise[..., i, :])
             now[..., i] = drawn if forced is None else torch.where(forced[..., i] >= 0, forced[..., i], drawn)
         return now
+
+
+def apart(
+    mine: Int[Tensor, "*batch agent"], theirs: Int[Tensor, "*batch agent"], symbols: int
+) -> Int[Tensor, "*batch agent agent"]:
+    """How far j's symbol lies from i's, from 0 (`symbols` below it) on; 2 `symbols` where either sounds none."""
+    silent = (mine == symbols).unsqueeze(-1) | (theirs == symbols).unsqueeze(-2)
+    return torch.where(silent, 2 * symbols, theirs.unsqueeze(-2) - mine.unsqueeze(-1) + symbols)
 
 
 def quantile(

@@ -132,16 +132,15 @@ class Trunk(nn.Module):
 class _Block(nn.Module):
     def __init__(self, config: TrunkConfig, generator: torch.Generator):
         super().__init__()
-        width, self.heads, self.dropout, self.social = config.hidden, config.heads, config.dropout, config.social
+        width, self.heads, self.social = config.hidden, config.heads, config.social
         less = 1 / math.sqrt(2 * config.layers)  # what blocks add grows with their number, so each begins smaller
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.norm = nn.LayerNorm(width)
         self.time_in, self.time_out = linear(width, 3 * width, generator), linear(width, width, generator, less)
         if config.social:
-            self.agents_in, self.agents_out = linear(width, 3 * width, generator), linear(width, width, generator, less)
-            self.bias = linear(config.pair, self.heads, generator)
-            self.told = linear(config.pair * self.heads, width, generator, less)
-        self.wide = linear(width, 4 * width, generator, math.sqrt(2))
-        self.narrow = linear(4 * width, width, generator, less)
+            self.agents = AgentBlock(width, self.heads, config.pair, config.dropout, generator, less)
+        else:
+            self.feed = Feed(width, config.dropout, generator, less)
+        self.drop = Dropout(config.dropout)
 
     def forward(
         self,
@@ -153,10 +152,8 @@ class _Block(nn.Module):
         kept: tuple[Tensor, Tensor, int] | None,
         chance: torch.Generator | None,
     ) -> Tensor:
-        x = x + self._drop(self._over_time(self.norms[0](x), turn, earlier, kept), chance)
-        if self.social:
-            x = x + self._drop(self._over_agents(self.norms[1](x), pairs, others), chance)
-        return x + self._drop(self.narrow(F.gelu(self.wide(self.norms[2](x)))), chance)
+        x = x + self.drop(self._over_time(self.norm(x), turn, earlier, kept), chance)
+        return self.agents(x, pairs, others, chance) if self.social else self.feed(x, chance)
 
     def _over_time(
         self, x: Tensor, turn: tuple[Tensor, Tensor], earlier: Tensor | None, kept: tuple[Tensor, Tensor, int] | None
@@ -176,23 +173,63 @@ class _Block(nn.Module):
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).unflatten(0, shape)
         return self.time_out(mixed.permute(0, 3, 1, 2, 4).flatten(-2))
 
-    def _over_agents(self, x: Tensor, pairs: Tensor, others: Tensor | None) -> Tensor:
-        parts = self.agents_in(x).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)
-        query, key, value = parts  # [scene, time, head, agent, part]
+
+class AgentBlock(nn.Module):
+    """Attention over agents of one moment, by how they stand to each other, then a small net; each added."""
+
+    def __init__(self, width: int, heads: int, pair: int, dropout: float, generator: torch.Generator, less: float):
+        super().__init__()
+        self.heads, self.norm, self.drop = heads, nn.LayerNorm(width), Dropout(dropout)
+        self.gather, self.give = linear(width, 3 * width, generator), linear(width, width, generator, less)
+        self.bias, self.told = linear(pair, heads, generator), linear(pair * heads, width, generator, less)
+        self.feed = Feed(width, dropout, generator, less)
+
+    def forward(
+        self,
+        x: Float[Tensor, "*batch agent hidden"],
+        pairs: Float[Tensor, "*batch agent agent pair"],
+        others: Bool[Tensor, "*#batch agent agent"] | None,
+        chance: torch.Generator | None,
+    ) -> Float[Tensor, "*batch agent hidden"]:
+        """`others`: whom each hears, itself at least; None: all."""
+        parts = self.gather(self.norm(x)).unflatten(-1, (3, self.heads, -1)).transpose(-4, -2)
+        query, key, value = parts.unbind(-3)  # [*batch, head, agent, part]
         logits = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + self.bias(pairs).movedim(-1, -3)
         if others is not None:
             logits = logits.masked_fill(~others.unsqueeze(-3), -torch.inf)
-        weights = logits.softmax(dim=-1)  # [scene, time, head, me, other]
-        told = torch.einsum("sthij,stijp->stihp", weights, pairs)
-        return self.agents_out((weights @ value).transpose(-2, -3).flatten(-2)) + self.told(told.flatten(-2))
+        weights = logits.softmax(dim=-1)  # [*batch, head, me, other]
+        told = torch.einsum("...hij,...ijp->...ihp", weights, pairs)
+        heard = self.give((weights @ value).transpose(-2, -3).flatten(-2)) + self.told(told.flatten(-2))
+        return self.feed(x + self.drop(heard, chance), chance)
 
-    def _drop(self, x: Tensor, chance: torch.Generator | None) -> Tensor:
-        """Whole features of an agent are dropped for a whole scene (Gal & Ghahramani 2016, arXiv:1512.05287)."""
-        if chance is None or not self.dropout:
+
+class Feed(nn.Module):
+    """x + a small net of x, for each by itself."""
+
+    def __init__(self, width: int, dropout: float, generator: torch.Generator, less: float):
+        super().__init__()
+        self.norm, self.drop = nn.LayerNorm(width), Dropout(dropout)
+        self.wide = linear(width, 4 * width, generator, math.sqrt(2))
+        self.narrow = linear(4 * width, width, generator, less)
+
+    def forward(self, x: Tensor, chance: torch.Generator | None) -> Tensor:
+        return x + self.drop(self.narrow(F.gelu(self.wide(self.norm(x)))), chance)
+
+
+class Dropout(nn.Module):
+    """Whole features of an agent are dropped for a whole scene (Gal & Ghahramani 2016, arXiv:1512.05287)."""
+
+    def __init__(self, share: float):
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Float[Tensor, "scene time *rest"], chance: torch.Generator | None) -> Tensor:
+        """None of `chance`: none is dropped."""
+        if chance is None or not self.share:
             return x
         shape = (x.shape[0], 1, *x.shape[2:])
-        keep = torch.rand(shape, generator=chance, device=x.device, dtype=x.dtype) >= self.dropout
-        return x * keep / (1 - self.dropout)
+        keep = torch.rand(shape, generator=chance, device=x.device, dtype=x.dtype) >= self.share
+        return x * keep / (1 - self.share)
 
 
 def linear(inputs: int, outputs: int, generator: torch.Generator, gain: float = 1.0) -> nn.Linear:
