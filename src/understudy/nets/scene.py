@@ -87,10 +87,11 @@ class SceneNet:
     period: int = 0  # symbols on a scale: those so far apart are alike (12: notes an octave apart)
     ordered: bool = True  # symbols: within a frame each agent is told what those before it chose
     within: int = 2  # symbols: layers that read what they chose
+    echo: int = 16  # symbols: frames by which earlier moments are told to be alike; 0: none are looked for
 
     def __post_init__(self) -> None:
         at_least_one(self, "together", "alone", "recent")
-        not_negative(self, "within")
+        not_negative(self, "within", "echo")
         if not 0 <= self.goal_dropout <= 1:
             raise ConfigError(f"goal_dropout: got {self.goal_dropout}, but it is a share: 0 to 1.")
         if not 0 <= self.blur < 1:
@@ -160,7 +161,7 @@ class CausalSceneNet(nn.Module):
             self.symbol = Table(shape.symbols + 1, width, generator, period=config.period)  # the last: none yet
             self.interval = Table(2 * shape.symbols + 1, pair, generator, period=config.period)
             self.head: MoveHead | SymbolHead = SymbolHead(
-                config.trunk, shape.symbols, config.ordered, generator, config.within, config.period
+                config.trunk, shape.symbols, config.ordered, generator, config.within, config.echo, config.period
             )
         else:
             for name in ("move", "change", "reach"):
@@ -280,7 +281,8 @@ class CausalSceneNet(nn.Module):
             h = self._decided(h, self._told(whole, self.shape.goals, now))
             must = _set(whole, now, None if forced is None else forced[:, n : n + 1], players or {})
             if isinstance(self.head, SymbolHead):
-                next_ = self.head.sample(h, seen.last, ours, there, must)
+                earlier = torch.where(whole.present, whole.values, self.shape.symbols)[:, :now]
+                next_ = self.head.sample(h, seen.last, ours, there, must, earlier)
             else:
                 centre, scale = self._expected(seen)
                 moves = self.head.sample(self.head(h, there), ours, theirs)

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from understudy.maths.heads import Categorical, standard_normal
+from understudy.nets.echo import Echo
 from understudy.nets.trunk import AgentBlock, Table, TrunkConfig, linear
 
 Present = Bool[Tensor, "*batch agent"] | None
@@ -138,6 +139,8 @@ class SymbolHead(nn.Module):
         social: False: an agent hears itself alone.
         trunk: how the layers within a frame are made.
         within: how many they are.
+        echo: frames up to which earlier moments are told apart by how alike they are (`nets.echo`); 0: what sounded
+            before is not looked for.
         period: symbols and intervals so far apart are alike; 0: none are (`trunk.Table`).
     """
 
@@ -150,6 +153,7 @@ class SymbolHead(nn.Module):
         ordered: bool,
         generator: torch.Generator,
         within: int = 0,
+        echo: int = 0,
         period: int = 0,
         rank: int = 16,
     ):
@@ -178,6 +182,7 @@ class SymbolHead(nn.Module):
         self.common = nn.Parameter(torch.zeros(symbols))
         self.likes = linear(hidden, rank, generator, 0.3)
         self.steps = Table(2 * symbols + 1, rank, generator, 0.1, period)
+        self.echo = Echo(hidden, echo, trunk.window, social, generator) if echo else None
 
     def forward(
         self,
@@ -187,12 +192,15 @@ class SymbolHead(nn.Module):
         present: Present = None,
         agent: int | None = None,
         chance: torch.Generator | None = None,
+        earlier: Int[Tensor, "scene earlier agent"] | None = None,
     ) -> Float[Tensor, "*batch asked symbol"]:
         """Logits; of `agent` alone where one is named. Of `now`, only what stands before an agent reaches its logits.
 
         Args:
             last: symbols of the frame before, `symbols` where there is none.
             chance: draws the dropout; None: none is dropped.
+            earlier: symbols of the frames before these, `symbols` where there is none; None: there are no such frames.
+                An echo wants a batch of [scene, time].
         """
         agents = h.shape[-2]
         order = torch.arange(agents, device=h.device)
@@ -221,7 +229,12 @@ class SymbolHead(nn.Module):
         ) @ self.steps().T  # by how far: [*batch, me, other, interval]
         symbol = torch.arange(self.symbols, device=h.device)
         far = (symbol - latest.unsqueeze(-1) + self.symbols).clamp(0, 2 * self.symbols)
-        return F.linear(h, self.score(), self.common) + liked.gather(-1, far).sum(dim=-2)
+        logits = F.linear(h, self.score(), self.common) + liked.gather(-1, far).sum(dim=-2)
+        if self.echo is None:
+            return logits
+        earlier = last[:, :0] if earlier is None else earlier
+        given = now if present is None else torch.where(present, now, self.symbols)
+        return self.echo(h, logits, earlier, given, mine, self.ordered)
 
     def _read(
         self, h: Tensor, last: Tensor, now: Tensor, present: Present, chance: torch.Generator | None
@@ -260,11 +273,12 @@ class SymbolHead(nn.Module):
         noise: Float[Tensor, "*batch agent 1"],
         present: Present = None,
         forced: Int[Tensor, "*batch agent"] | None = None,
+        earlier: Int[Tensor, "scene earlier agent"] | None = None,
     ) -> Int[Tensor, "*batch agent"]:
         """One frame. Agents after one whose symbol is `forced` (where not negative) hear it as they hear any other."""
         head, now = Categorical(self.symbols), last.clamp(max=self.symbols - 1).clone()
         for i in range(h.shape[-2]):  # an order among agents is what this head is
-            drawn = head.sample(self(h, last, now, present, i).squeeze(-2), noise[..., i, :])
+            drawn = head.sample(self(h, last, now, present, i, earlier=earlier).squeeze(-2), noise[..., i, :])
             now[..., i] = drawn if forced is None else torch.where(forced[..., i] >= 0, forced[..., i], drawn)
         return now
 
