@@ -19,9 +19,9 @@ def move_head(dims=2, together=3, alone=2, least=0.05):
     return MoveHead(WIDTH, dims, together, alone, least, generator(0)).double()
 
 
-def symbols(count, ordered=True, within=2):
+def symbols(count, ordered=True, within=2, relative=True):
     trunk = TrunkConfig(hidden=WIDTH, heads=2, pair=4)
-    return SymbolHead(trunk, count, ordered, generator(0), within, period=2).double()
+    return SymbolHead(trunk, count, ordered, generator(0), within, relative=relative, period=2).double()
 
 
 def features(*shape, seed=1):
@@ -130,10 +130,11 @@ def test_an_absent_agent_changes_no_density_of_moves():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("relative", [True, False])
 @pytest.mark.parametrize(("ordered", "within"), [(True, 2), (True, 0), (False, 2)])
 @pytest.mark.parametrize("last", [[0, 3, 2], [3, 3, 3]])  # 3: none yet
-def test_probabilities_of_all_joint_symbols_sum_to_one(ordered, within, last):
-    head, h = symbols(3, ordered, within), features(1, 3).expand(27, -1, -1)
+def test_probabilities_of_all_joint_symbols_sum_to_one(ordered, within, relative, last):
+    head, h = symbols(3, ordered, within, relative), features(1, 3).expand(27, -1, -1)
     now = torch.tensor(list(product(range(3), repeat=3)))
     log_prob = head.log_prob(h, torch.tensor([last]).expand(27, -1), now).sum(dim=-1)
     assert log_prob.exp().sum().item() == pytest.approx(1, abs=1e-12)

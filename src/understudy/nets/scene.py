@@ -84,6 +84,9 @@ class SceneNet:
     goal_dropout: float = 0.15  # share of agents (or scenes) that learn without being told their goals
     blur: float = 0.0  # of the past, while learning: share of symbols hidden; or noise on steps, in their deviations
     least_std: float = 0.01  # positions: smallest deviation of a move, in deviations of the recorded ones
+    relative: bool = (
+        True  # symbols: how far apart they lie is told; False: it is learnt, slower and with less overfitting
+    )
     period: int = 0  # symbols on a scale: those so far apart are alike (12: notes an octave apart)
     ordered: bool = True  # symbols: within a frame each agent is told what those before it chose
     within: int = 2  # symbols: layers that read what they chose
@@ -159,9 +162,17 @@ class CausalSceneNet(nn.Module):
         self.who = Table(max(shape.kinds) + 2, width, generator)  # the last: nobody known
         if shape.symbols:
             self.symbol = Table(shape.symbols + 1, width, generator, period=config.period)  # the last: none yet
-            self.interval = Table(2 * shape.symbols + 1, pair, generator, period=config.period)
+            rows = 2 * shape.symbols + 1 if config.relative else 1
+            self.interval = Table(rows, pair, generator, period=config.period if config.relative else 0)
             self.head: MoveHead | SymbolHead = SymbolHead(
-                config.trunk, shape.symbols, config.ordered, generator, config.within, config.echo, config.period
+                config.trunk,
+                shape.symbols,
+                config.ordered,
+                generator,
+                within=config.within,
+                echo=config.echo,
+                relative=config.relative,
+                period=config.period,
             )
         else:
             for name in ("move", "change", "reach"):
@@ -328,7 +339,8 @@ class CausalSceneNet(nn.Module):
         x = x if slots is None else x.unsqueeze(1)
         if self.shape.symbols:
             x = x + F.embedding(seen.last, self.symbol())
-            pairs = F.embedding(apart(seen.last, seen.last, self.shape.symbols), self.interval())
+            far = apart(seen.last, seen.last, self.shape.symbols)
+            pairs = F.embedding(far if self.config.relative else torch.zeros_like(far), self.interval())
         else:
             assert seen.steps is not None and seen.stepped is not None
             heading = self._heading(seen)

@@ -133,6 +133,9 @@ class SymbolHead(nn.Module):
 
         logit_i(s) = (W MLP(h_i, sum_j m_ij) + b)_s  +  sum_j  V m_ij . R[s - latest_j].
 
+    Where that is not wanted (`relative=False`) D and R are left out: a model that is shown recordings at many places of
+    the scale then has to learn each place, and knows them less soon by heart.
+
     Args:
         symbols: how many; `latest` may also be `symbols`, which stands for none yet.
         ordered: False: all choose at once, from what was before (no order of agents matters).
@@ -141,6 +144,7 @@ class SymbolHead(nn.Module):
         within: how many they are.
         echo: frames up to which earlier moments are told apart by how alike they are (`nets.echo`); 0: what sounded
             before is not looked for.
+        relative: whether it is told how far symbols lie apart.
         period: symbols and intervals so far apart are alike; 0: none are (`trunk.Table`).
     """
 
@@ -154,17 +158,19 @@ class SymbolHead(nn.Module):
         generator: torch.Generator,
         within: int = 0,
         echo: int = 0,
+        relative: bool = True,
         period: int = 0,
         rank: int = 16,
     ):
         super().__init__()
         hidden, social = trunk.hidden, trunk.social
-        self.symbols, self.ordered, self.social = symbols, ordered and social, social
+        self.symbols, self.ordered, self.social, self.relative = symbols, ordered and social, social, relative
         self.within = nn.ModuleList()
         if self.ordered and within:
             self.before = Table(symbols + 1, hidden, generator, period=period)
+            rows, fold = (2 * symbols + 1, period) if relative else (1, 0)
             self.far = nn.ModuleList(
-                Table(2 * symbols + 1, trunk.pair, generator, period=period) for _ in range(2)
+                Table(rows, trunk.pair, generator, period=fold) for _ in range(2)
             )  # of what each is heard with, from what one sounded last and from what the one before one chose
             less = 1 / math.sqrt(2 * within)
             self.within.extend(
@@ -172,7 +178,10 @@ class SymbolHead(nn.Module):
             )
         self.me, self.other = linear(hidden, hidden, generator), linear(hidden, hidden, generator)
         self.latest = Table(symbols + 1, hidden, generator, period=period)
-        self.interval = Table(2 * symbols + 1, hidden, generator, period=period)
+        if relative:
+            self.interval = Table(2 * symbols + 1, hidden, generator, period=period)
+            self.likes = linear(hidden, rank, generator, 0.3)
+            self.steps = Table(2 * symbols + 1, rank, generator, 0.1, period)
         self.chosen = Table(2, hidden, generator)
         self.gather = linear(hidden, hidden, generator, 0.5)
         self.inner = linear(hidden, 2 * hidden, generator, math.sqrt(2))
@@ -180,8 +189,6 @@ class SymbolHead(nn.Module):
         self.norm = nn.LayerNorm(hidden)
         self.score = Table(symbols, hidden, generator, 0.01, period)
         self.common = nn.Parameter(torch.zeros(symbols))
-        self.likes = linear(hidden, rank, generator, 0.3)
-        self.steps = Table(2 * symbols + 1, rank, generator, 0.1, period)
         self.echo = Echo(hidden, echo, trunk.window, social, generator) if echo else None
 
     def forward(
@@ -213,23 +220,24 @@ class SymbolHead(nn.Module):
         if present is not None:
             known = known & present.unsqueeze(-2)
         ours, own = self._read(h, last, now, present, chance)[..., mine, :], last[..., mine]
-        far = torch.where(own.unsqueeze(-1) < self.symbols, latest - own.unsqueeze(-1), 0) + self.symbols
         message = (
             self.me(ours).unsqueeze(-2)
             + self.other(h).unsqueeze(-3)
             + F.embedding(latest, self.latest())
-            + F.embedding(far, self.interval())
             + F.embedding(chosen.long(), self.chosen())
         )
+        if self.relative:
+            far = torch.where(own.unsqueeze(-1) < self.symbols, latest - own.unsqueeze(-1), 0) + self.symbols
+            message = message + F.embedding(far, self.interval())
         message = F.relu(message) * known.unsqueeze(-1)
         h = ours + self.gather(message.sum(dim=-2))
         h = self.norm(h + self.outer(F.gelu(self.inner(h))))
-        liked = (
-            self.likes(message) * known.unsqueeze(-1)
-        ) @ self.steps().T  # by how far: [*batch, me, other, interval]
-        symbol = torch.arange(self.symbols, device=h.device)
-        far = (symbol - latest.unsqueeze(-1) + self.symbols).clamp(0, 2 * self.symbols)
-        logits = F.linear(h, self.score(), self.common) + liked.gather(-1, far).sum(dim=-2)
+        logits = F.linear(h, self.score(), self.common)
+        if self.relative:
+            liked = (self.likes(message) * known.unsqueeze(-1)) @ self.steps().T  # [*batch, me, other, interval]
+            symbol = torch.arange(self.symbols, device=h.device)
+            far = (symbol - latest.unsqueeze(-1) + self.symbols).clamp(0, 2 * self.symbols)
+            logits = logits + liked.gather(-1, far).sum(dim=-2)
         if self.echo is None:
             return logits
         earlier = last[:, :0] if earlier is None else earlier
@@ -246,8 +254,9 @@ class SymbolHead(nn.Module):
         there = torch.ones_like(now, dtype=torch.bool) if present is None else present
         who = F.pad(torch.where(there, order, -1).cummax(dim=-1).values[..., :-1], (1, 0), value=-1)  # chose before
         before = torch.where(who < 0, self.symbols, now.gather(-1, who.clamp(min=0)))
-        towards = zip(self.far, (last, before), strict=True)
-        pairs = torch.cat([F.embedding(apart(own, before, self.symbols), table()) for table, own in towards], dim=-1)
+        towards = [apart(own, before, self.symbols) for own in (last, before)]
+        towards = towards if self.relative else [torch.zeros_like(far) for far in towards]
+        pairs = torch.cat([F.embedding(far, table()) for far, table in zip(towards, self.far, strict=True)], dim=-1)
         heard = (order <= order.unsqueeze(-1)) & there.unsqueeze(-2) | (order == order.unsqueeze(-1))  # [me, other]
         h = h + F.embedding(before, self.before())
         for block in self.within:
