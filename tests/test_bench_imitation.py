@@ -46,13 +46,13 @@ def test_figures_that_were_found_in_as_much_time_are_read_and_the_tables_tell_th
 
     found = {}
     for k, method in enumerate(bench_imitation.METHODS):
-        figures = {"asked": [120, 3.0], "updates": 10, "together": [-100.0 + 20 * k] * 2}
+        figures = {"updates": 10, "together": [-100.0 + 20 * k] * 2}
         figures |= {"expert": [-20.0] * 2, "random": [-120.0] * 2}
         if method in ("magail", "maairl"):
             figures |= {"own play": {name: [0.9, 0.7] for name in bench_imitation.CORRELATIONS}}
         folder = tmp_path / "communication" / method / "seed-0"
         folder.mkdir(parents=True)
-        (folder / "figures.json").write_bytes(to_json(figures))
+        (folder / "figures.json").write_bytes(to_json({"asked": [120, 3.0], "figures": figures}))
     monkeypatch.setitem(bench_imitation.UPDATES, "communication", 120)
     monkeypatch.setattr(api, "train", no_training)
     found = bench_imitation.one_seed(0, tmp_path, 3.0, ("communication",))

@@ -36,11 +36,10 @@ def test_pieces_are_thinned_to_the_grid_and_the_scale_has_room_for_all_keys(fold
 
 
 def test_the_figures_are_told(folder, monkeypatch):
-    few = {"length": 16, "batch": 2, "limit": 4, "steps": 2}
     net = {"trunk": {"hidden": 8, "layers": 1, "heads": 2, "pair": 4}}
+    few = {"net": net, "length": 16, "batch": 2, "limit": 4, "steps": 2}
     whole, rolls = bench_scenes.chorale_parts, bench_scenes.roll_parts
     monkeypatch.setattr(bench_scenes, "SETTINGS", {grid: few for grid in (*bench_scenes.GRIDS, "roll")})
-    monkeypatch.setattr(bench_scenes, "SHARED", {**bench_scenes.SHARED, "net": net})
     monkeypatch.setattr(bench_scenes, "FRAMES", 8)
     monkeypatch.setattr(
         bench_scenes, "chorale_parts", lambda *of: {part: each.select(range(3)) for part, each in whole(*of).items()}

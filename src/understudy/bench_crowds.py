@@ -5,7 +5,7 @@ kept beside the runs, so the same call goes on where it was stopped.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -111,7 +111,7 @@ def _walk(task: tuple[str, int], folder: Path, minutes: float | None) -> Figures
         straight, counted = Straight.fit(coarse), clips.present[:, 0]
         return _beside_straight(learned, straight, clips, counted, SEEN, thinned(test, EVERY), seed, EVERY)
 
-    return _kept(where / "figures.json", [minutes, WALKS], measured)
+    return kept(where / "figures.json", repr([minutes, WALKS]), measured)
 
 
 def pedestrian_parts(folder: Path, held_out: str) -> tuple[TrackSet, TrackSet]:
@@ -221,7 +221,7 @@ def _match(seed: int, folder: Path, minutes: float | None) -> dict[str, Any]:
             "sent": sent_elsewhere(learned, second, seed, where / "sent.png"),
         }
 
-    return _kept(where / "figures.json", [minutes, MATCH, HOLES], measured)
+    return kept(where / "figures.json", repr([minutes, MATCH, HOLES]), measured)
 
 
 def football_halves(folder: Path) -> tuple[TrackSet, TrackSet]:
@@ -344,12 +344,6 @@ def _drawn(path: Path, spec: TrackSpec, past: Clips, played: Mapping[str, Tensor
 
 
 # --- both ------------------------------------------------------------------------------------------------------------
-
-
-def _kept(path: Path, asked: Any, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """The figures of `make`, or those in `path` that were found for the same settings."""
-    told = kept(path, repr(asked), make)
-    return {name: figures for name, figures in told.items() if name != "asked"}
 
 
 def _beside_straight(

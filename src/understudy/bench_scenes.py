@@ -42,14 +42,24 @@ KEYS, LOWEST = 88, 21  # of a piano, and the MIDI pitch of the first
 GRIDS = {"quarter": 4, "sixteenth": 1}  # sixteenths from one frame to the next
 SHIFT = 6  # semitones up and down that pieces are transposed by: all keys
 PARTS = ("train", "valid", "test")
-NET: Mapping[str, Any] = {"period": 12, "blur": 0.15, "trunk": {"hidden": 64, "layers": 2, "dropout": 0.2}}
+TRUNK: Mapping[str, Any] = {"hidden": 128, "layers": 2}
+QUARTER: Mapping[str, Any] = {  # few frames: learnt for long, in all keys, and without being told of intervals
+    "net": {"relative": False, "blur": 0.1, "trunk": {**TRUNK, "dropout": 0.3}},
+    "length": 64,
+    "batch": 8,
+    "limit": 5_000,
+}
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "quarter": {"length": 64, "batch": 8, "limit": 2_400},
-    "sixteenth": {"length": 128, "batch": 4, "limit": 4_800},
-    "roll": {"length": 64, "batch": 8, "limit": 2_400},
+    "quarter": QUARTER,
+    "sixteenth": {
+        "net": {"period": 12, "blur": 0.15, "trunk": {**TRUNK, "dropout": 0.4}},
+        "length": 128,
+        "batch": 4,
+        "limit": 2_500,
+    },
+    "roll": QUARTER,
 }
 SHARED: Mapping[str, Any] = {
-    "net": NET,
     "given": ("beat",),
     "transpose": SHIFT,
     "rate": 3e-3,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from understudy.core.errors import RunError
-from understudy.runs.many import side_by_side
+from understudy.runs.many import kept, side_by_side
 
 
 def square(x):
@@ -40,7 +40,7 @@ def test_a_process_that_is_killed_is_told_of():
 SLEEPERS = """
 import signal, sys, time
 from pathlib import Path
-from understudy.runs.many import side_by_side
+from understudy.runs.many import kept, side_by_side
 
 def sleep(place):
     import os
@@ -85,3 +85,16 @@ def alive(process):
             return False
         time.sleep(0.1)
     return True
+
+
+def test_figures_are_kept_for_what_was_asked(tmp_path):
+    path, made = tmp_path / "a" / "figures.json", []
+
+    def make(where):
+        made.append(where)
+        return {"asked": 3.0, "score": len(made)}  # a figure may have any name
+
+    assert kept(path, [1, "x"], make) == {"asked": 3.0, "score": 1}
+    assert kept(path, [1, "x"], make) == {"asked": 3.0, "score": 1} and made == [path]
+    assert kept(path, [2, "x"], make)["score"] == 2
+    assert kept(path, [2, "x"], make)["score"] == 2

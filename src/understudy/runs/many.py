@@ -19,6 +19,7 @@ from understudy.core.files import to_json, write_atomically
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
+Figures = TypeVar("Figures")  # what JSON holds as it is
 INTERRUPTED = 130
 
 
@@ -48,13 +49,15 @@ def side_by_side(task: Callable[[Item], Found], items: Sequence[Item], workers: 
             raise
 
 
-def kept(path: Path, asked: Any, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+def kept(path: Path, asked: Any, make: Callable[[Path], Figures]) -> Figures:
     """The figures in `path` if they were found for the same `asked`; else those of `make(path)`, which are written."""
-    if path.exists() and (before := json.loads(path.read_text()))["asked"] == asked:
-        return before
+    if path.exists():
+        before = json.loads(path.read_text())
+        if before.get("asked") == asked and "figures" in before:
+            return before["figures"]
     path.parent.mkdir(parents=True, exist_ok=True)
-    found = {"asked": asked, **make(path)}
-    write_atomically(path, to_json(found, indent=1))
+    found = make(path)
+    write_atomically(path, to_json({"asked": asked, "figures": found}, indent=1))
     return found
 
 
