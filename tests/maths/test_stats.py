@@ -158,6 +158,7 @@ def test_the_sign_flips_of_three_equal_differences_reach_a_quarter_and_no_less()
         (Estimate(2.0, 2.0, 2.0, 9), "2"),
         (Estimate(0.5, -math.inf, math.inf, 1), "0.5 (n = 1)"),
         (Estimate(0.0000003, 0.0000001, 0.0000005, 9), "3.00e-07 ± 2.00e-07"),
+        (Estimate(0.156, 0.156 - 3e-17, 0.156 + 3e-17, 2), "0.156"),
     ],
 )
 def test_an_estimate_prints_as_many_figures_as_its_interval_bears_out(found, said):

@@ -222,9 +222,9 @@ def _table(table: Table) -> str:
             says = f'title="{escape(f"{cell.bracketed}, n = {cell.n}")}"' if isinstance(cell, Estimate) else ""
             cells.append(f"<td {k} {says}>{escape(_cell(cell))}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    caption = f"<caption>{escape(table.caption)}</caption>" if table.caption else ""
+    caption = f"<figcaption>{escape(table.caption)}</figcaption>" if table.caption else ""
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
-    return f'<div class="card wide"><table>{caption}{body}</table></div>\n'
+    return f'<figure class="card">{caption}<div class="wide"><table>{body}</table></div></figure>\n'
 
 
 def _animation(animation: Animation) -> str:

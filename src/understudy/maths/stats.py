@@ -37,8 +37,8 @@ class Estimate:
         if not math.isfinite(self.high - self.low):
             return f"{self.value:.3g} (n = {self.n})"
         half = (self.high - self.low) / 2
-        if half == 0:
-            return _rounded(self.value, half)
+        if half <= 1e-12 * abs(self.value):  # equal figures, but for the last bits of their mean
+            return _rounded(self.value, 0.0)
         if abs(self.value - (self.high + self.low) / 2) > 0.2 * half:
             return self.bracketed
         return f"{_rounded(self.value, half)} ± {_rounded(half, half)}"
