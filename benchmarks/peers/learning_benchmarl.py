@@ -8,6 +8,7 @@ from threading import Semaphore, Thread
 from serving import serve
 
 FOR_EVER = 100_000
+GO, OVER = Semaphore(0), Semaphore(0)
 
 
 def prepare(envs, segment, threads=1):
@@ -34,22 +35,23 @@ def prepare(envs, segment, threads=1):
     task = VmasTask.SIMPLE_SPREAD.get_from_yaml()
     task.config.update({"max_steps": 25, "n_agents": 3})
     shape = MlpConfig(num_cells=[64, 64], activation_class=torch.nn.Tanh, layer_class=torch.nn.Linear)
-    go, over = Semaphore(0), Semaphore(0)
 
     class Rounds(Callback):
         def on_batch_collected(self, batch):
-            over.release()
-            go.acquire()
+            OVER.release()
+            GO.acquire()
 
+    Rounds.__qualname__ = "Rounds"  # the experiment pickles its settings: this can be found again by name
+    globals()["Rounds"] = Rounds
     learner = Experiment(
         task, IppoConfig.get_from_yaml(), shape, seed=0, critic_model_config=shape, config=config, callbacks=[Rounds()]
     )
     Thread(target=learner.run, daemon=True).start()
-    over.acquire()  # the first batch is played, and not learnt from yet
+    OVER.acquire()  # the first batch is played, and not learnt from yet
 
     def work():
-        go.release()
-        over.acquire()
+        GO.release()
+        OVER.acquire()
         return envs * segment, float(learner.mean_return)
 
     return work

@@ -20,14 +20,13 @@ def prepare(envs, segment, threads=1):
     one = supersuit.pettingzoo_env_to_vec_env_v1(simple_spread_v3.parallel_env())
     many = VecMonitor(supersuit.concat_vec_envs_v1(one, ENVS, num_cpus=0, base_class="stable_baselines3"))
     batch = envs * segment * 3 // 4
-    learner = PPO(
-        "MlpPolicy", many, n_steps=steps, batch_size=batch, n_epochs=4, learning_rate=1e-3, device="cpu", seed=0
-    )
+    torch.manual_seed(0)  # what SuperSuit makes cannot be seeded by SB3
+    learner = PPO("MlpPolicy", many, n_steps=steps, batch_size=batch, n_epochs=4, learning_rate=1e-3, device="cpu")
 
     def work():
         learner.learn(steps * ENVS * 3, reset_num_timesteps=False)
         returns = [episode["r"] for episode in learner.ep_info_buffer]
-        return steps * ENVS, sum(returns) / len(returns)
+        return steps * ENVS, float(sum(returns)) / len(returns)
 
     return work
 
