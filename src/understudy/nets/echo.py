@@ -47,6 +47,7 @@ class Echo(nn.Module):
         now: Int[Tensor, "scene time every"],
         mine: Int[Tensor, "agent"],
         ordered: bool,
+        alike: Float[Tensor, "scene time whole every"] | None = None,
     ) -> Float[Tensor, "scene time agent symbol"]:
         """Logits, which are log-probabilities. Of `now`, only what stands before an agent reaches its own.
 
@@ -55,20 +56,17 @@ class Echo(nn.Module):
             earlier: symbols of the frames before those of `h`; as in `now`, what is not below the number of symbols
                 stands for nothing.
             ordered: whether within a frame agents know what those before them chose.
+            alike: of `self.alike`, where it is known already.
         """
         symbols, frames = logits.shape[-1], h.shape[1]
-        earlier = earlier[:, -self.window - self.longest :]
-        whole = torch.cat([earlier, now], dim=1)
-        same = self._same(whole, frames)  # [scene, longest + time, whole, every]
-        likely = self.own[self._runs(same[..., mine], frames)]
-        if self.social:
-            likely = likely + self.run[self._runs(same.all(dim=-1, keepdim=True), frames)]
+        whole = self._whole(earlier, now)
+        likely = (self.alike(earlier, now) if alike is None else alike)[..., mine]
         if ordered:
             before = (torch.arange(now.shape[-1], device=now.device) < mine.unsqueeze(-1)).T.to(h.dtype)
-            agree = same[:, self.longest :].to(h.dtype) @ before  # [scene, time, whole, agent]
+            agree = (now.unsqueeze(2) == whole.unsqueeze(1)).to(h.dtype) @ before  # [scene, time, whole, agent]
             likely = likely + self.agree[0] * agree + self.agree[1] * (before.sum(dim=0) - agree)
         given = whole[:, None, :, mine]  # [scene, 1, whole, agent]
-        back = torch.arange(frames, device=h.device).unsqueeze(-1) + earlier.shape[1]
+        back = torch.arange(frames, device=h.device).unsqueeze(-1) + whole.shape[1] - frames
         back = back - torch.arange(whole.shape[1], device=h.device)
         there = ((back > 0) & (back <= self.window)).unsqueeze(-1) & (given < symbols)
         likely = likely.masked_fill(~there, -torch.inf)
@@ -79,6 +77,21 @@ class Echo(nn.Module):
         index = given.clamp(max=symbols - 1).expand_as(likely).transpose(-1, -2)
         p = p.scatter_add(-1, index, weight[:, :, 1:].transpose(-1, -2))
         return p.clamp(min=torch.finfo(p.dtype).tiny).log()
+
+    def alike(
+        self, earlier: Int[Tensor, "scene earlier every"], now: Int[Tensor, "scene time every"]
+    ) -> Float[Tensor, "scene time whole every"]:
+        """How much each earlier frame counts for each agent by the frames before it; a frame itself is not asked."""
+        whole, frames = self._whole(earlier, now), now.shape[1]
+        same = self._same(whole, frames)  # [scene, longest + time, whole, every]
+        if not self.social:
+            return self.own[self._runs(same, frames)]
+        runs = self._runs(torch.cat([same, same.all(dim=-1, keepdim=True)], dim=-1), frames)
+        return self.own[runs[..., :-1]] + self.run[runs[..., -1:]]
+
+    def _whole(self, earlier: Int[Tensor, "scene earlier every"], now: Int[Tensor, "scene time every"]) -> Tensor:
+        """All frames that matter to these."""
+        return torch.cat([earlier[:, -self.window - self.longest :], now], dim=1)
 
     def _same(self, whole: Int[Tensor, "scene whole agent"], frames: int) -> Bool[Tensor, "scene row whole agent"]:
         """In which frames each did what it did in the asked ones and in the `longest` before these."""

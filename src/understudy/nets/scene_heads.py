@@ -200,6 +200,7 @@ class SymbolHead(nn.Module):
         agent: int | None = None,
         chance: torch.Generator | None = None,
         earlier: Int[Tensor, "scene earlier agent"] | None = None,
+        alike: Float[Tensor, "scene time whole agent"] | None = None,
     ) -> Float[Tensor, "*batch asked symbol"]:
         """Logits; of `agent` alone where one is named. Of `now`, only what stands before an agent reaches its logits.
 
@@ -208,6 +209,7 @@ class SymbolHead(nn.Module):
             chance: draws the dropout; None: none is dropped.
             earlier: symbols of the frames before these, `symbols` where there is none; None: there are no such frames.
                 An echo wants a batch of [scene, time].
+            alike: of `echo.alike`, where it is known already.
         """
         agents = h.shape[-2]
         order = torch.arange(agents, device=h.device)
@@ -219,7 +221,10 @@ class SymbolHead(nn.Module):
             known = known & (order == mine.unsqueeze(-1))
         if present is not None:
             known = known & present.unsqueeze(-2)
-        ours, own = self._read(h, last, now, present, chance)[..., mine, :], last[..., mine]
+        first = slice(None if agent is None else agent + 1)  # nobody reads those after it
+        there = None if present is None else present[..., first]
+        read = self._read(h[..., first, :], last[..., first], now[..., first], there, chance)
+        ours, own = read if agent is None else read[..., agent:, :], last[..., mine]
         message = (
             self.me(ours).unsqueeze(-2)
             + self.other(h).unsqueeze(-3)
@@ -242,7 +247,7 @@ class SymbolHead(nn.Module):
             return logits
         earlier = last[:, :0] if earlier is None else earlier
         given = now if present is None else torch.where(present, now, self.symbols)
-        return self.echo(h, logits, earlier, given, mine, self.ordered)
+        return self.echo(h, logits, earlier, given, mine, self.ordered, alike)
 
     def _read(
         self, h: Tensor, last: Tensor, now: Tensor, present: Present, chance: torch.Generator | None
@@ -286,8 +291,14 @@ class SymbolHead(nn.Module):
     ) -> Int[Tensor, "*batch agent"]:
         """One frame. Agents after one whose symbol is `forced` (where not negative) hear it as they hear any other."""
         head, now = Categorical(self.symbols), last.clamp(max=self.symbols - 1).clone()
+        alike = None
+        if self.echo is not None:
+            earlier = last[:, :0] if earlier is None else earlier
+            alike = self.echo.alike(earlier, now)
         for i in range(h.shape[-2]):  # an order among agents is what this head is
-            drawn = head.sample(self(h, last, now, present, i, earlier=earlier).squeeze(-2), noise[..., i, :])
+            drawn = head.sample(
+                self(h, last, now, present, i, earlier=earlier, alike=alike).squeeze(-2), noise[..., i, :]
+            )
             now[..., i] = drawn if forced is None else torch.where(forced[..., i] >= 0, forced[..., i], drawn)
         return now
 
