@@ -242,6 +242,9 @@ class SymbolHead(nn.Module):
             return logits
         earlier = last[:, :0] if earlier is None else earlier
         given = now if present is None else torch.where(present, now, self.symbols)
+        given = torch.cat(
+            [last[:, 1:], given[:, -1:]], dim=1
+        )  # what is known of a frame may be more than is asked of it
         return self.echo(h, logits, earlier, given, mine, self.ordered)
 
     def _read(
