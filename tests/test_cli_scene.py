@@ -91,6 +91,14 @@ def test_from_a_file_of_ones_own_to_a_film(tmp_path, capsys):
         assert said in " ".join(capsys.readouterr().err.split())
     assert main(["scene", "read", walks, str(tmp_path / "x"), "--bounds", "0,0,-1,2"]) == 2
     assert "the lowest corner" in capsys.readouterr().err
+    own = tmp_path / "walk.csv"
+    before = own.read_bytes()
+    assert main(["scene", "read", str(own), str(own), *how]) == 2
+    assert "written over" in capsys.readouterr().err and own.read_bytes() == before
+    assert main(["scene", "read", str(own), str(tmp_path / "x"), "--max-gap", "-1"]) == 2
+    assert "max_gap: got -1" in capsys.readouterr().err
+    assert main(["scene", "read", walks, str(tmp_path / "x"), "--frame", "0.1"]) == 2  # a folder has its own rate
+    assert "dt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

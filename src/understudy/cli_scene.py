@@ -57,9 +57,14 @@ class Read:
 
 def read(words: list[str]) -> None:
     given = parse(Read, words, "scene read")
+    from understudy.core.errors import ConfigError
     from understudy.demos.formats.tracks import read_tracks, write_tracks
     from understudy.demos.transforms import fill_gaps, resample
 
+    if given.max_gap < 0:
+        raise ConfigError(f"max_gap: got {given.max_gap}; it is a number of frames, 0 or more.")
+    if given.out.resolve() == given.tracks.resolve():
+        raise ConfigError(f"out: {given.out} is the file that is read, and would be written over.")
     low, high = _corners(given.bounds)
     told = {"dt": given.frame, "unit": given.unit, "low": low, "high": high, "fastest": given.fastest}
     tracks = read_tracks(given.tracks, given.format, **{name: x for name, x in told.items() if x not in (None, "", ())})

@@ -477,11 +477,18 @@ def test_a_declared_mirror_shows_learners_the_mirrored_game():
         ({"sign": torch.zeros(1, 4)}, "'mirror', sign: 1 or -1"),
         ({"index": torch.tensor([[0, 0, 2, 3]])}, "'mirror', index.*every number from 0 to 3 once"),
         ({"order": torch.tensor([1])}, "'mirror', order"),
+        ({"moves": torch.tensor([[1.0, 0.0]])}, "'mirror', moves: .* whole numbers .*float32"),
     ],
 )
 def test_a_symmetry_that_does_not_fit_is_refused(change, message):
     with pytest.raises(EnvError, match=message):
         from_gymnasium(lambda: gymnasium.make("CartPole-v1"), symmetries=((replace(CART, **change),),))
+
+
+@pytest.mark.parametrize("groups", [(CART,), [[CART]], ([CART],), ((),)])
+def test_symmetries_that_are_no_groups_are_refused(groups):
+    with pytest.raises(EnvError, match="a tuple of groups, each a tuple of one or more"):
+        from_gymnasium(lambda: gymnasium.make("CartPole-v1"), symmetries=groups)
 
 
 # ---- vector environments
