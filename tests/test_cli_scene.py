@@ -86,11 +86,22 @@ def test_from_a_file_of_ones_own_to_a_film(tmp_path, capsys):
         (["--number", "3"], "more has 3 recordings"),
         (["--past", "11"], "past: got 11, and recording 0 has 11 frames"),
         (["--beside", more], "could not tell them apart"),
+        (["--width", "1"], "width 16 or more"),
+        (["--trail", "-4"], "trail are 0 or more"),
+        (["--speed", "nan"], "speed above 0"),
     ):
         assert main(["scene", "show", more, str(tmp_path / "no.html"), *words]) == 2
         assert said in " ".join(capsys.readouterr().err.split())
     assert main(["scene", "read", walks, str(tmp_path / "x"), "--bounds", "0,0,-1,2"]) == 2
     assert "the lowest corner" in capsys.readouterr().err
+    own = tmp_path / "walk.csv"
+    before = own.read_bytes()
+    assert main(["scene", "read", str(own), str(own), *how]) == 2
+    assert "written over" in capsys.readouterr().err and own.read_bytes() == before
+    assert main(["scene", "read", str(own), str(tmp_path / "x"), "--max-gap", "-1"]) == 2
+    assert "max_gap: got -1" in capsys.readouterr().err
+    assert main(["scene", "read", walks, str(tmp_path / "x"), "--frame", "0.1"]) == 2  # a folder has its own rate
+    assert "dt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,14 @@ class Read:
 
 def read(words: list[str]) -> None:
     given = parse(Read, words, "scene read")
+    from understudy.core.errors import ConfigError
     from understudy.demos.formats.tracks import read_tracks, write_tracks
     from understudy.demos.transforms import fill_gaps, resample
 
+    if given.max_gap < 0:
+        raise ConfigError(f"max_gap: got {given.max_gap}; it is a number of frames, 0 or more.")
+    if given.out.resolve() == given.tracks.resolve():
+        raise ConfigError(f"out: {given.out} is the file that is read, and would be written over.")
     low, high = _corners(given.bounds)
     told = {"dt": given.frame, "unit": given.unit, "low": low, "high": high, "fastest": given.fastest}
     tracks = read_tracks(given.tracks, given.format, **{name: x for name, x in told.items() if x not in (None, "", ())})
@@ -94,8 +99,10 @@ def show(words: list[str]) -> None:
     from understudy.demos.transforms import futures
     from understudy.evaluation.tracks_pictures import animate
 
-    if given.past < 0 or given.samples < 1 or given.number < 0 or given.speed <= 0 or given.width < 1:
-        raise ConfigError("scene show: number and past are 0 or more, samples, speed and width above 0.")
+    if min(given.past, given.number, given.trail) < 0 or given.samples < 1 or not given.speed > 0 or given.width < 16:
+        raise ConfigError(
+            "scene show: number, past and trail are 0 or more, samples 1 or more, speed above 0, width 16 or more."
+        )
     if given.past and given.beside:
         raise ConfigError("scene show: --past draws many over one past, --beside two at each other's side: not both.")
     sets = {path.stem: read_tracks(path) for path in (given.tracks, given.beside) if path is not None}

@@ -19,7 +19,7 @@ from pettingzoo.utils.conversions import parallel_to_aec
 from tests.envs.simulators import Breaks, Choosy, Counts, Foreign, Lives, Tools
 from understudy.core.errors import EnvError, ShapeError
 from understudy.core.random import generator
-from understudy.core.symmetry import Symmetry, symmetries_of
+from understudy.core.symmetry import Symmetry, expect_symmetries, symmetries_of
 from understudy.core.tree import tree_cat, tree_leaves, tree_take
 from understudy.core.types import Continuous, Discrete, EnvSpec, MultiDiscrete
 from understudy.envs import tabular
@@ -482,6 +482,12 @@ def test_a_declared_mirror_shows_learners_the_mirrored_game():
 def test_a_symmetry_that_does_not_fit_is_refused(change, message):
     with pytest.raises(EnvError, match=message):
         from_gymnasium(lambda: gymnasium.make("CartPole-v1"), symmetries=((replace(CART, **change),),))
+
+
+@pytest.mark.parametrize("groups", [(CART,), [[CART]], ([CART],), ((),)])
+def test_symmetries_that_are_no_groups_are_refused(groups):
+    with pytest.raises(EnvError, match="a tuple of groups, each a tuple of one or more"):
+        expect_symmetries(groups, EnvSpec(agents=1, obs=4, action=Discrete(2)))
 
 
 # ---- vector environments

@@ -138,3 +138,15 @@ def test_an_echo_is_drawn_as_often_as_it_is_likely():
     likely = net(Clips(whole, torch.ones_like(whole, dtype=torch.bool))).frames[0, -1].exp()
     found = (drawn == torch.tensor([3, 4])).all(-1).double().mean()
     assert likely > 0.01 and abs(found - likely) < 5 * math.sqrt(likely / count)
+
+
+@torch.no_grad()
+def test_a_piece_cut_from_further_on_echoes_its_first_frame_as_a_sample_does():
+    net = singer(4)
+    whole = torch.tensor([[[1, 2], [3, 4], [1, 2], [3, 4]]])
+    start, there = torch.tensor([5]), torch.ones(1, 4, 2, dtype=torch.bool)
+    begun = Clips(whole[:, :3], there[:, :3], start=start)
+    seen = net._look(Clips(whole, there, start=start))
+    h = net._features(seen, None, None, None)[:, -1:]
+    alone = net.head(h, seen.last[:, -1:], whole[:, -1:], there[:, -1:], earlier=begun.values)
+    torch.testing.assert_close(net.logits(Clips(whole, there, start=start))[:, -1:], alone)

@@ -87,13 +87,15 @@ def symmetries_of(env: Any) -> Groups:
     return env.symmetries()
 
 
-def expect_symmetries(groups: Groups, spec: EnvSpec) -> Groups:
+def expect_symmetries(groups: Any, spec: EnvSpec) -> Groups:
     """The groups, if their tables are those of such an env: orders and signs, one of each for every agent.
 
     Raises:
-        EnvError: a table has the wrong shape, names a feature or a move twice, or a sign is neither 1 nor -1; or moves
-            have several parts, of which no symmetry is known.
+        EnvError: they are no tuple of groups; a table has the wrong shape or type, names a feature or a move twice, or
+            a sign is neither 1 nor -1; or moves have several parts, of which no symmetry is known.
     """
+    if not isinstance(groups, tuple) or not all(isinstance(group, tuple) and group for group in groups):
+        raise EnvError(f"symmetries: a tuple of groups, each a tuple of one or more, is meant; got {groups!r}.")
     if groups and isinstance(spec.action, MultiDiscrete):
         raise EnvError("symmetries: these agents act in several parts at once, of which no table of moves can tell.")
     agents, choices = spec.agents, legal_size(spec.action) or prod(action_shape(spec.action))
@@ -102,10 +104,10 @@ def expect_symmetries(groups: Groups, spec: EnvSpec) -> Groups:
         tables["moves"] = (one.moves, (agents, choices))
         for name, (table, shape) in tables.items():
             every = torch.arange(shape[-1]).expand(shape)
-            if table.shape != shape or not torch.equal(table.sort(dim=-1).values, every):
+            if table.shape != shape or table.dtype != torch.int64 or not torch.equal(table.sort(dim=-1).values, every):
                 raise EnvError(
                     f"symmetry {one.name!r}, {name}: a {list(shape)} of whole numbers is meant, in each row every "
-                    f"number from 0 to {shape[-1] - 1} once; got {table.tolist()}."
+                    f"number from 0 to {shape[-1] - 1} once; got {table.tolist()}, {table.dtype}."
                 )
         if one.sign.shape != one.index.shape or not bool((one.sign.abs() == 1).all()):
             raise EnvError(f"symmetry {one.name!r}, sign: 1 or -1 for each of `index`; got {one.sign.tolist()}.")

@@ -8,8 +8,8 @@ longer the frames before s are those before t:
     a      = softmax(w h_t + b,  A[run_s] + B[own run_s] + C agreeing_s + D differing_s)
 
 run_s is the number of frames in a row before s in which all agents did what they did before t, `own run` the same of
-the agent alone; agreeing and differing are how many of those who chose before it in frame t chose as in frame s. All
-that is learnt is how much each counts.
+the agent alone (who is absent in both frames did the same); agreeing and differing are how many of those who chose
+before it in frame t chose as in frame s, and otherwise. All that is learnt is how much each counts.
 
 Sources: pointer sentinel mixture, Merity et al. 2017, arXiv:1609.07843; contexts by their length: PPM, Cleary & Witten
 1984.

@@ -247,6 +247,8 @@ class SymbolHead(nn.Module):
             return logits
         earlier = last[:, :0] if earlier is None else earlier
         given = now if present is None else torch.where(present, now, self.symbols)
+        # `last` tells of all frames but the latest, also of one that is known and not asked for
+        given = torch.cat([last[:, 1:], given[:, -1:]], dim=1)
         return self.echo(h, logits, earlier, given, mine, self.ordered, alike)
 
     def _read(

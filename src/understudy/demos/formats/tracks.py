@@ -49,16 +49,16 @@ def read_tracks(path: Path | str, format: str = "", **options: Any) -> TrackSet:
     """
     refuse_pickle(path)
     name = format or _format_of(Path(path))
-    if name == OWN:
-        return TrackSet.load(path, **options)
-    if name not in READERS:
+    if name not in (*READERS, OWN):
         raise DemosError(f"unknown format {name!r}.{nearest(name, [*READERS, OWN])}")
-    reader = READERS[name]
-    read = getattr(import_module(f"understudy.demos.formats.{reader.module}"), reader.function)
+    read: Any = TrackSet.load
+    if name != OWN:
+        reader = READERS[name]
+        read = getattr(import_module(f"understudy.demos.formats.{reader.module}"), reader.function)
     try:
         return read(path, **options)
     except TypeError as error:  # a wrong or a missing option; whatever else is raised within is a DemosError
-        raise ConfigError(f"{path}: {reader.function} was asked in a way that it does not know: {error}.") from None
+        raise ConfigError(f"{path}: {read.__name__} was asked in a way that it does not know: {error}.") from None
 
 
 def write_tracks(tracks: TrackSet, path: Path | str) -> None:
