@@ -1,11 +1,14 @@
 """Play that is kept, and recordings thinned out: nothing is moved to where it did not happen."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tests.demos.common import demos
 from understudy.core.errors import DemosError
 from understudy.core.random import generator
+from understudy.core.tree import tree_leaves
 from understudy.core.types import Segment, View
 from understudy.demos.replay import Replay, batch_of
 from understudy.demos.subsample import subsampled
@@ -67,3 +70,12 @@ def test_a_thinned_recording_keeps_true_steps_alone(every):
 def test_a_stride_that_leaves_nothing_is_refused(every):
     with pytest.raises(DemosError, match="at most the shortest"):
         subsampled(demos([5, 9]), every, seed=0)
+
+
+def test_a_batch_without_what_follows_is_the_same_otherwise():
+    recorded = demos([4, 3, 5])
+    whole, part = (batch_of(recorded, 1, 4, 5, following=following) for following in (True, False))
+    assert whole.next_view is not None and part.next_view is None
+    left, right = (list(tree_leaves(each)) for each in (replace(whole, next_view=None), part))
+    assert len(left) == len(right) > 4
+    assert all(torch.equal(a, b) for a, b in zip(left, right, strict=True))

@@ -248,7 +248,7 @@ def anchored(
     begun = player.updates * config.learner.passes * config.learner.minibatches
 
     def loss(number: int) -> Tensor:
-        part = batch_of(demos, begun + number, config.batch, player.seed, window)
+        part = batch_of(demos, begun + number, config.batch, player.seed, window, following=False)
         return config.anchor * bc.clone_loss(player.policy, elsewhere(groups, part, generator), clone, generator)
 
     return loss

@@ -100,7 +100,7 @@ def update(
     window = config.window if config.net.has_past else 1
     losses = []
     for _ in range(min(config.steps, config.limit - state.position)):
-        part = batch_of(train, state.position, config.batch, state.seed, window)
+        part = batch_of(train, state.position, config.batch, state.seed, window, following=False)
         part = elsewhere(groups, part, generator)
         loss = clone_loss(state.policy, part, config, generator)
         descend(state.optimizer, loss, config.max_grad_norm)

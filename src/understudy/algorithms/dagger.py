@@ -291,7 +291,8 @@ def _descend(config: Config, state: State, demos: Demos | None, env: Any, genera
         )
     if recorded:
         assert demos is not None
-        part = elsewhere(groups, batch_of(demos, state.position, clone.batch, state.seed, window), generator)
+        part = batch_of(demos, state.position, clone.batch, state.seed, window, following=False)
+        part = elsewhere(groups, part, generator)
         loss = loss + recorded / (heard + recorded) * bc.clone_loss(state.policy, part, clone, generator)
     for group in state.optimizer.param_groups:  # steady at first, then down to 0: the latest weights are the result
         group["lr"] = clone.rate * min(1.0, 2 - 2 * state.position / (config.rounds * config.steps))

@@ -3,9 +3,10 @@
 `None` is an empty tree. Anything else that is not a tensor (a number, a string) is kept as it is by every function.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -13,15 +14,19 @@ from torch import Tensor
 T = TypeVar("T")
 
 
+@cache
+def _fields(kind: Hashable) -> tuple[str, ...] | None:
+    """Names of a dataclass's fields; None for anything else."""
+    return tuple(field.name for field in fields(kind)) if isinstance(kind, type) and is_dataclass(kind) else None
+
+
 def tree_map(function: Callable[..., Any], tree: T, *others: Any) -> T:
     """`tree` with each tensor replaced by `function(tensor, *the tensors at its place in others)`."""
     if isinstance(tree, Tensor):
         return function(tree, *others)
-    if is_dataclass(tree) and not isinstance(tree, type):
-        mapped = {
-            f.name: tree_map(function, getattr(tree, f.name), *(getattr(o, f.name) for o in others))
-            for f in fields(tree)
-        }
+    names = _fields(cast(Hashable, type(tree)))
+    if names is not None:
+        mapped = {n: tree_map(function, getattr(tree, n), *(getattr(o, n) for o in others)) for n in names}
         return type(tree)(**mapped)
     if isinstance(tree, dict):
         return {k: tree_map(function, v, *(o[k] for o in others)) for k, v in tree.items()}  # type: ignore[return-value]
@@ -35,9 +40,9 @@ def tree_leaves(tree: Any) -> Iterator[Tensor]:
     """Every tensor of the tree, in the order of the fields."""
     if isinstance(tree, Tensor):
         yield tree
-    elif is_dataclass(tree) and not isinstance(tree, type):
-        for f in fields(tree):
-            yield from tree_leaves(getattr(tree, f.name))
+    elif (names := _fields(cast(Hashable, type(tree)))) is not None:
+        for name in names:
+            yield from tree_leaves(getattr(tree, name))
     elif isinstance(tree, dict):
         for value in tree.values():
             yield from tree_leaves(value)

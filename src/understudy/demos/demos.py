@@ -272,7 +272,13 @@ class Demos:
         return -(-self._windows(window)[1] // size)
 
     def batch(
-        self, position: int, size: int, seed: int, window: int = 1, device: torch.device | str | None = None
+        self,
+        position: int,
+        size: int,
+        seed: int,
+        window: int = 1,
+        device: torch.device | str | None = None,
+        following: bool = True,
     ) -> Segment:
         """The minibatch at `position` of an endless shuffled stream: a function of (seed, position), nothing else.
 
@@ -284,10 +290,12 @@ class Demos:
                 [window, time, agent, ...]; where a run is shorter, its last step repeats and `valid` is false. Where
                 the episodes are cut moves from epoch to epoch.
             device: where to put the batch; None leaves it where the set is.
+            following: whether what is seen after each step is wanted too.
 
         Returns:
-            A Segment with `next_view`, and with `weight` from the episodes' weights. `starts` is true at an episode's
-            first step, `terminated` and `truncated` at its last. Observations of bytes come as floats, 0 to 255.
+            A Segment with `next_view`, if it is wanted, and with `weight` from the episodes' weights. `starts` is true
+            at an episode's first step, `terminated` and `truncated` at its last. Observations of bytes come as floats,
+            0 to 255.
         """
         batches = self.batches_per_epoch(size, window)
         if position < 0:
@@ -300,7 +308,9 @@ class Demos:
         while start < stop:
             b = bisect_right(order.bounds, start) - 1
             low, high = order.bounds[b], min(stop, order.bounds[b + 1])
-            pieces.append(self._buffer(seed, epoch, window, b).segment(slice(start - low, high - low), window))
+            pieces.append(
+                self._buffer(seed, epoch, window, b).segment(slice(start - low, high - low), window, following)
+            )
             start = high
         batch = pieces[0] if len(pieces) == 1 else tree_cat(pieces)
         return batch if device is None else to_device(batch, device)
@@ -470,7 +480,7 @@ class _Buffer:
     columns: Columns
     items: _Items
 
-    def segment(self, items: slice, window: int, *, time: bool = False) -> Segment:
+    def segment(self, items: slice, window: int, following: bool = True, *, time: bool = False) -> Segment:
         """The Segment of some items; with a time axis if `window` is more than 1, or if `time` asks for it."""
         these = tree_take(self.items, items)
         rows, valid = these.rows, None
@@ -498,7 +508,7 @@ class _Buffer:
             rewards=take(columns["rewards"], rows) if "rewards" in columns else None,
             terminated=last & these.terminated,
             truncated=last & these.truncated,
-            next_view=view(rows + 1),
+            next_view=view(rows + 1) if following else None,
             starts=first,
             valid=valid,
             weight=these.weight.expand(rows.shape),

@@ -53,9 +53,9 @@ class Replay:
         return tree_map(lambda x: x.flatten(0, 1).index_select(0, step).unsqueeze(1), self.rows)
 
 
-def batch_of(demos: Demos, position: int, steps: int, seed: int, window: int = 1) -> Segment:
+def batch_of(demos: Demos, position: int, steps: int, seed: int, window: int = 1, *, following: bool = True) -> Segment:
     """The minibatch at `position` of about `steps` steps of demonstrations, [row, time, agent, ...] for any window."""
-    part = demos.batch(position, max(1, steps // window), seed, window)
+    part = demos.batch(position, max(1, steps // window), seed, window, following=following)
     return part if window > 1 else tree_map(lambda x: x.unsqueeze(1), part)
 
 
