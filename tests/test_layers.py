@@ -51,7 +51,7 @@ ROOMS = {  # room -> rooms it may import, besides itself
     "bench_sensitivity": {"core", "maths", "evaluation", "rollout", "runs", "api"},
     "cli": (LIBRARY - {"algorithms"})
     | {"recordings", "api", "bench", "comparing", "quickstart", "trust", "cli_scene", "cli_words"},
-    "cli_scene": {"core", "demos", "algorithms", "runs", "scenes", "cli_words"},
+    "cli_scene": {"core", "demos", "algorithms", "evaluation", "runs", "scenes", "cli_words"},
     "cli_words": {"core"},
     "__main__": {"cli"},
     "__init__": (LIBRARY - {"maths"}) | {"recordings", "api", "comparing"},
