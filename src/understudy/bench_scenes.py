@@ -72,7 +72,10 @@ PUBLISHED = {"TCN": 8.10, "GRU": 8.43, "LSTM": 8.45}  # nats a frame of the roll
 
 def chorales(folder: Path, seeds: int, workers: int, minutes: float | None) -> Report:
     """Bach's chorales, four voices: nats per frame on the test pieces, and how what is sampled keeps the rules."""
-    grids = [*GRIDS, "roll"] if (folder / ROLL).exists() else list(GRIDS)
+    grids = list(GRIDS)
+    if (folder / ROLL).exists():
+        roll_parts(folder)  # refused before hours of learning, not after
+        grids.append("roll")
     found = side_by_side(partial(_sing, grids=grids, folder=folder, minutes=minutes), range(seeds), workers)
     rows: list[list[Cell]] = []
     for grid in grids:
