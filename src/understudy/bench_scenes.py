@@ -67,6 +67,7 @@ SHARED: Mapping[str, Any] = {
     "held_out": 0.0,
 }
 FRAMES = 64  # of a generated chorale
+RULES = ("crossings", "parallels")
 PUBLISHED = {"TCN": 8.10, "GRU": 8.43, "LSTM": 8.45}  # nats a frame of the roll
 
 
@@ -80,17 +81,16 @@ def chorales(folder: Path, seeds: int, workers: int, minutes: float | None) -> R
     rows: list[list[Cell]] = []
     for grid in grids:
         each = [one[grid] for one in found]
-        figures = [over_seeds([one[name] for one in each]) for name in ("valid", "test", "crossings", "parallels")]
+        nats = [over_seeds([one[part] for one in each]) for part in ("valid", "test")]
+        rules: list[Cell] = [over_seeds([one[rule] for one in each]) for rule in RULES] if grid in GRIDS else ["", ""]
         seconds = sum(one["seconds"] for one in each) / len(each)
-        voices, told = grid in GRIDS, f"{each[0]['frames']:,}"
-        rows.append([grid, *(figures if voices else [*figures[:2], "", ""]), told, f"{seconds / 60:.1f}"])
-        people = each[0]["people"]
-        if voices:
-            rows.append([f"{grid}: Bach", "", "", people["crossings"], people["parallels"], "", ""])
-        for who, one in (_counted(chorale_parts(folder, grid)) if voices else {}).items():
-            rows.append([f"{grid}: {who}", one["valid"], one["test"], "", "", "", ""])
-    if "roll" in grids:
-        rows += [[f"roll: {who}, as published", "", f"{nats:.2f}", "", "", "", ""] for who, nats in PUBLISHED.items()]
+        rows.append([grid, *nats, *rules, f"{each[0]['frames']:,}", f"{seconds / 60:.1f}"])
+        if grid in GRIDS:
+            rows.append([f"{grid}: Bach", "", "", *(each[0]["people"][rule] for rule in RULES), "", ""])
+            counted = _counted(chorale_parts(folder, grid))
+            rows += [[f"{grid}: {who}", one["valid"], one["test"], "", "", "", ""] for who, one in counted.items()]
+        else:
+            rows += [[f"{grid}: {who}, as published", "", f"{x:.2f}", "", "", "", ""] for who, x in PUBLISHED.items()]
     caption = (
         f"Mean over all frames of the pieces of -log p of the four voices given all before, {seeds} seeds. Crossings: "
         f"share of frames; parallels: fifths and octaves in a hundred frames; of 64 pieces of {FRAMES} frames sampled "

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from understudy.algorithms.ppo import descend
-from understudy.core.config import at_least_one, not_negative
+from understudy.core.config import at_least_one, not_negative, share
 from understudy.core.errors import ConfigError, DemosError
 from understudy.core.symmetry import elsewhere, symmetries_of
 from understudy.core.types import Segment
@@ -55,8 +55,7 @@ class Config:
             raise ConfigError(f"max_grad_norm: got {self.max_grad_norm}, but it must be above 0; inf clips nothing.")
         if not math.isfinite(self.by_return):
             raise ConfigError(f"by_return: got {self.by_return}, but it must be a finite number.")
-        if not 0 <= self.held_out < 1:
-            raise ConfigError(f"held_out: got {self.held_out}, but it is a share of the episodes: 0 to below 1.")
+        share(self, "held_out", below=True)
         if not 0 <= self.burn_in < self.window:
             raise ConfigError(f"burn_in: got {self.burn_in} of a window of {self.window}: some steps must be learnt.")
 

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.algorithms.ppo import descend
-from understudy.core.config import at_least_one, not_negative
+from understudy.core.config import at_least_one, not_negative, share
 from understudy.core.errors import ConfigError, DemosError, nearest
 from understudy.demos.tracks import REST, Clips, TrackSet, TrackSpec
 from understudy.nets.scene import CausalSceneNet, Label, SceneNet, SceneShape
@@ -58,10 +58,7 @@ class Config:
         if self.crowd is not None and self.crowd < 1:
             raise ConfigError(f"crowd: got {self.crowd}; a clip shows 1 agent or more.")
         not_negative(self, "rate", "weight_decay", "goal_weight", "transpose")
-        if not 0 <= self.averaging < 1:
-            raise ConfigError(f"averaging: got {self.averaging}, but it is a share: 0 to below 1.")
-        if not 0 <= self.held_out < 1:
-            raise ConfigError(f"held_out: got {self.held_out}, but it is a share of the recordings: 0 to below 1.")
+        share(self, "averaging", "held_out", below=True)
         if both := set(self.goals) & set(self.given):
             raise ConfigError(f"goals, given: {sorted(both)} are in both; what is given is not modelled.")
 

@@ -87,8 +87,8 @@ def symmetries_of(env: Any) -> Groups:
     return env.symmetries()
 
 
-def expect_symmetries(groups: Any, spec: EnvSpec) -> Groups:
-    """The groups, if their tables are those of such an env: orders and signs, one of each for every agent.
+def expect_symmetries(groups: Any, spec: EnvSpec) -> None:
+    """Refuse `groups` whose tables are not those of such an env: orders and signs, one of each for every agent.
 
     Raises:
         EnvError: they are no tuple of groups; a table has the wrong shape or type, names a feature or a move twice, or
@@ -100,9 +100,8 @@ def expect_symmetries(groups: Any, spec: EnvSpec) -> Groups:
         raise EnvError("symmetries: these agents act in several parts at once, of which no table of moves can tell.")
     agents, choices = spec.agents, legal_size(spec.action) or prod(action_shape(spec.action))
     for one in (one for group in groups for one in group):
-        tables = {"order": (one.order, (agents,)), "index": (one.index, (agents, spec.obs))}
-        tables["moves"] = (one.moves, (agents, choices))
-        for name, (table, shape) in tables.items():
+        for name, shape in (("order", (agents,)), ("index", (agents, spec.obs)), ("moves", (agents, choices))):
+            table = getattr(one, name)
             every = torch.arange(shape[-1]).expand(shape)
             if table.shape != shape or table.dtype != torch.int64 or not torch.equal(table.sort(dim=-1).values, every):
                 raise EnvError(
@@ -111,7 +110,6 @@ def expect_symmetries(groups: Any, spec: EnvSpec) -> Groups:
                 )
         if one.sign.shape != one.index.shape or not bool((one.sign.abs() == 1).all()):
             raise EnvError(f"symmetry {one.name!r}, sign: 1 or -1 for each of `index`; got {one.sign.tolist()}.")
-    return groups
 
 
 def elsewhere(groups: Groups, part: Segment, generator: torch.Generator) -> Segment:

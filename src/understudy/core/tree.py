@@ -3,10 +3,10 @@
 `None` is an empty tree. Anything else that is not a tensor (a number, a string) is kept as it is by every function.
 """
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,17 +14,19 @@ from torch import Tensor
 T = TypeVar("T")
 
 
-@cache
-def _fields(kind: Hashable) -> tuple[str, ...] | None:
-    """Names of a dataclass's fields; None for anything else."""
-    return tuple(field.name for field in fields(kind)) if isinstance(kind, type) and is_dataclass(kind) else None
+def _named(kind: Any) -> tuple[str, ...] | None:
+    """Names of a dataclass's fields; None for any other kind."""
+    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else None
+
+
+_fields: Callable[[Any], tuple[str, ...] | None] = cache(_named)
 
 
 def tree_map(function: Callable[..., Any], tree: T, *others: Any) -> T:
     """`tree` with each tensor replaced by `function(tensor, *the tensors at its place in others)`."""
     if isinstance(tree, Tensor):
         return function(tree, *others)
-    names = _fields(cast(Hashable, type(tree)))
+    names = _fields(type(tree))
     if names is not None:
         mapped = {n: tree_map(function, getattr(tree, n), *(getattr(o, n) for o in others)) for n in names}
         return type(tree)(**mapped)
@@ -40,7 +42,7 @@ def tree_leaves(tree: Any) -> Iterator[Tensor]:
     """Every tensor of the tree, in the order of the fields."""
     if isinstance(tree, Tensor):
         yield tree
-    elif (names := _fields(cast(Hashable, type(tree)))) is not None:
+    elif (names := _fields(type(tree))) is not None:
         for name in names:
             yield from tree_leaves(getattr(tree, name))
     elif isinstance(tree, dict):

@@ -109,9 +109,8 @@ def futures(tracks: TrackSet, first: int, past: int, most: int) -> tuple[Tracks,
         )
     alike = []
     for each in (tracks[k] for k in range(first, min(first + most, len(tracks)))):
-        if not torch.equal(each.values[:past], begins.values[:past]):
-            break
-        if not torch.equal(each.present[:past], begins.present[:past]) or len(each) == past:
+        pairs = ((each.values, begins.values), (each.present, begins.present))
+        if len(each) <= past or not all(torch.equal(a[:past], b[:past]) for a, b in pairs):
             break
         alike.append(_cut(each, past, len(each), tracks.spec.dt))
     return _cut(begins, 0, past, tracks.spec.dt), alike

@@ -24,10 +24,12 @@ from understudy.nets.trunk import linear
 
 
 class Echo(nn.Module):
-    """Args:
-    longest: runs are counted up to so many frames.
-    window: frames back that are looked at.
-    social: False: an agent knows of itself alone.
+    """See the module.
+
+    Args:
+        longest: runs are counted up to so many frames.
+        window: frames back that are looked at.
+        social: False: an agent knows of itself alone.
     """
 
     def __init__(self, hidden: int, longest: int, window: int, social: bool, generator: torch.Generator):
@@ -70,12 +72,9 @@ class Echo(nn.Module):
         back = back - torch.arange(whole.shape[1], device=h.device)
         there = ((back > 0) & (back <= self.window)).unsqueeze(-1) & (given < symbols)
         likely = likely.masked_fill(~there, -torch.inf)
-        weight = torch.cat([self.new(h).transpose(-1, -2), likely], dim=2).softmax(
-            dim=2
-        )  # [scene, time, 1 + whole, agent]
-        p = logits.softmax(dim=-1) * weight[:, :, 0].unsqueeze(-1)
+        weight = torch.cat([self.new(h), likely.transpose(-1, -2)], dim=-1).softmax(dim=-1)  # [.., agent, 1 + whole]
         index = given.clamp(max=symbols - 1).expand_as(likely).transpose(-1, -2)
-        p = p.scatter_add(-1, index, weight[:, :, 1:].transpose(-1, -2))
+        p = (logits.softmax(dim=-1) * weight[..., :1]).scatter_add(-1, index, weight[..., 1:])
         return p.clamp(min=torch.finfo(p.dtype).tiny).log()
 
     def alike(

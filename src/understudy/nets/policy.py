@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from understudy.core.config import at_least_one
+from understudy.core.config import at_least_one, share
 from understudy.core.errors import ConfigError, expect_shape
 from understudy.core.tree import tree_map
 from understudy.core.types import Continuous, EnvSpec, View, action_shape
@@ -47,8 +47,7 @@ class NetConfig:
             raise ConfigError(f"layers: got {self.layers}, but a {self.body} needs more.")
         if self.body == "attention" and self.hidden % 4:
             raise ConfigError(f"hidden: got {self.hidden}, but attention has four heads: use a multiple of 4.")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout: got {self.dropout}, but it is a share: 0 to below 1.")
+        share(self, "dropout", below=True)
         if self.activation not in ACTIVATIONS or self.body not in BODIES or self.share not in ("role", "all", "none"):
             raise ConfigError(f"unknown body, activation or sharing in {self}.")
 

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from understudy.core.config import at_least_one, not_negative
+from understudy.core.config import at_least_one, not_negative, share
 from understudy.core.errors import ConfigError, ShapeError
 from understudy.core.random import uniform
 from understudy.maths.heads import Categorical
@@ -95,10 +95,8 @@ class SceneNet:
     def __post_init__(self) -> None:
         at_least_one(self, "together", "alone", "recent")
         not_negative(self, "within", "echo")
-        if not 0 <= self.goal_dropout <= 1:
-            raise ConfigError(f"goal_dropout: got {self.goal_dropout}, but it is a share: 0 to 1.")
-        if not 0 <= self.blur < 1:
-            raise ConfigError(f"blur: got {self.blur}, but it is 0 to below 1.")
+        share(self, "goal_dropout")
+        share(self, "blur", below=True)
         if not self.least_std > 0:
             raise ConfigError(f"least_std: got {self.least_std}; without one, above 0, a likelihood has no bound.")
 
@@ -292,7 +290,7 @@ class CausalSceneNet(nn.Module):
             h = self._decided(h, self._told(whole, self.shape.goals, now))
             must = _set(whole, now, None if forced is None else forced[:, n : n + 1], players or {})
             if isinstance(self.head, SymbolHead):
-                earlier = torch.where(whole.present, whole.values, self.shape.symbols)[:, :now]
+                earlier = torch.where(whole.present[:, :now], whole.values[:, :now], self.shape.symbols)
                 next_ = self.head.sample(h, seen.last, ours, there, must, earlier)
             else:
                 centre, scale = self._expected(seen)

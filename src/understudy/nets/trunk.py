@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from understudy.core.config import at_least_one
+from understudy.core.config import at_least_one, share
 from understudy.core.errors import ConfigError
 
 Present = Bool[Tensor, "scene time agent"]
@@ -46,8 +46,7 @@ class TrunkConfig:
                 f"hidden, heads: got {self.hidden} and {self.heads}; rotary positions turn pairs of numbers, so hidden "
                 f"is a multiple of twice the heads, such as {2 * self.heads * max(1, self.hidden // 2 // self.heads)}."
             )
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout: got {self.dropout}, but it is a share: 0 to below 1.")
+        share(self, "dropout", below=True)
 
 
 @dataclass
