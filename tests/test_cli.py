@@ -121,6 +121,21 @@ def test_training_learns_resumes_and_leaves_a_policy(run, recorded, tmp_path):
     assert code == 2 and "config.rate: 0.001 before, 0.5 now" in said
 
 
+def test_several_seeds_are_runs_side_by_side_with_means_over_them(run, recorded, tmp_path):
+    words = ["train", "bc", tmp_path / "many", "--demos", recorded, "--net.hidden", 8, "--updates", 2]
+    code, said = run(*words, "--workers", 2)
+    assert code == 2 and "workers: they are for several --seeds" in said
+    code, said = run(*words, "--seeds", 2, "--resume")
+    assert code == 2 and "no run is here to go on with" in said
+    code, said = run(*words, "--seed", 3, "--seeds", 2, "--workers", 1)
+    assert code == 0 and "seed-3: 2 updates, stopped by updates" in said and "\nloss " in said and " ± " in said
+    assert (
+        run("evaluate", tmp_path / "many" / "seed-4", "--env", "navigation", "--rule", "agents=2", "--episodes", 4)[0]
+        == 0
+    )
+    assert run(*words, "--seed", 3, "--seeds", 2, "--workers", 1, "--resume")[0] == 0
+
+
 def test_the_policy_of_a_run_is_asked_where_its_folder_is_named(run, recorded, tmp_path):
     words = ["--demos", recorded, "--updates", 1, "--run.threads", 1]
     assert run("train", "bc", tmp_path / "asked", *words, "--net.hidden", 8)[0] == 0

@@ -38,6 +38,7 @@ ROOMS = {  # room -> rooms it may import, besides itself
     "api": LIBRARY | {"compiled"},
     "scenes": {"core", "maths", "demos", "nets", "algorithms", "evaluation", "runs"},
     "comparing": {"core", "maths", "demos", "nets", "rollout", "evaluation", "runs", "api"},
+    "seeds": {"core", "maths", "demos", "nets", "evaluation", "runs", "api"},
     "quickstart": {"core", "envs", "demos", "evaluation", "rollout", "recordings", "cooking", "api"},
     "bench": LIBRARY | {"recordings", "cooking", "api", *BENCHES},
     "bench_boids": (LIBRARY - {"rollout"}) | {"recordings", "scenes"},
@@ -50,11 +51,11 @@ ROOMS = {  # room -> rooms it may import, besides itself
     "bench_regret": {"core", "maths", "evaluation", "runs", "api"},
     "bench_sensitivity": {"core", "maths", "evaluation", "rollout", "runs", "api"},
     "cli": (LIBRARY - {"algorithms"})
-    | {"recordings", "api", "bench", "comparing", "quickstart", "trust", "cli_scene", "cli_words"},
+    | {"recordings", "api", "bench", "comparing", "quickstart", "seeds", "trust", "cli_scene", "cli_words"},
     "cli_scene": {"core", "demos", "algorithms", "evaluation", "runs", "scenes", "cli_words"},
     "cli_words": {"core"},
     "__main__": {"cli"},
-    "__init__": (LIBRARY - {"maths"}) | {"recordings", "api", "comparing"},
+    "__init__": (LIBRARY - {"maths"}) | {"recordings", "api", "comparing", "seeds"},
 }
 SHARED = {"ppo", "bc", "adversary", "matching", "scene"}  # algorithms that others learn by, begin from and share
 ALWAYS = {"torch", "jaxtyping"}  # all that core and maths may import from outside

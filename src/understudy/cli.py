@@ -111,6 +111,8 @@ def train(words: list[str]) -> None:
         updates: int | None = None  # stop after so many
         minutes: float | None = None  # stop after so many
         seed: int = 0
+        seeds: int | None = None  # so many runs, FOLDER/seed-0 and so on from --seed, side by side; None: one run
+        workers: int | None = None  # of --seeds: runs at a time, each on one core; None: as many as there are cores
         compile: bool = False  # compile the env's step: for long runs in envs that are dear, such as kitchens
         run: Habits = field(default_factory=Habits)
         settings: Annotated[Config, tyro.conf.arg(name="")] = field(
@@ -118,24 +120,32 @@ def train(words: list[str]) -> None:
         )
 
     given = parse(Train, words, f"train {name}", algorithm.__doc__)
-    if given.resume and not (given.folder / "run.json").exists():
+    runs = [given.folder] if given.seeds is None else sorted(given.folder.glob("seed-*"))
+    if given.resume and not any((run / "run.json").exists() for run in runs):
         raise RunError(f"{given.folder}: no run is here to go on with. Leave --resume out to begin one.")
     if given.env is None and given.rule:
         raise ConfigError(_NO_ENV)
+    if given.seeds is None and given.workers is not None:
+        raise ConfigError("workers: they are for several --seeds; one run has threads: --run.threads.")
     env = None if given.env is None else api.make_env(given.env, **_rules(given.rule))
-    made = api.train(
-        algorithm,
-        demos=_demos(given.demos, env),
-        env=env,
-        config=given.settings,
-        updates=given.updates,
-        minutes=given.minutes,
-        folder=given.folder,
-        seed=given.seed,
-        habits=given.run,
-        expert=given.expert,
-        compile=given.compile,
-    )
+    asked: dict[str, Any] = {
+        "demos": _demos(given.demos, env),
+        "env": env,
+        "config": given.settings,
+        "updates": given.updates,
+        "minutes": given.minutes,
+        "folder": given.folder,
+        "habits": given.run,
+        "expert": given.expert,
+        "compile": given.compile,
+    }
+    if given.seeds is not None:
+        from understudy.seeds import train_seeds
+
+        seeds = range(given.seed, given.seed + given.seeds)
+        print(train_seeds(algorithm, seeds=seeds, workers=given.workers, **asked))
+        return
+    made = api.train(algorithm, seed=given.seed, **asked)
     from understudy.evaluation.diagnostics import diagnose
 
     print("\n".join([f"{given.folder}: {made.updates:,} updates, stopped by {made.stopped}", *diagnose(made.metrics)]))
