@@ -95,6 +95,16 @@ def test_without_a_terminal_a_plain_line_comes_now_and_then_with_the_time_left(c
     assert last == "toy: update 61/100 · 00:39 left"
 
 
+def test_what_comes_before_the_first_update_is_said_and_no_forecast_counts_it(clock, capsys):
+    with Screen("toy", updates=40, seconds=None, shown=True) as screen:
+        with screen.before("making ready"):
+            clock[0] += 1000
+        screen.show(10, {})
+        clock[0] += 20
+        screen.show(20, {})
+    assert capsys.readouterr().err == "toy: making ready\ntoy: update 10/40\ntoy: update 20/40 · 00:40 left\n"
+
+
 def test_the_time_left_is_that_of_the_budget_that_ends_first(clock, capsys):
     with Screen("toy", updates=None, seconds=60.0, shown=True) as screen:
         screen.show(1, {})

@@ -9,8 +9,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -158,6 +158,16 @@ class Screen(AbstractContextManager["Screen"]):
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         if self.bar is not None:
             self.bar.stop()
+
+    @contextmanager
+    def before(self, what: str) -> Iterator[None]:
+        """Say what goes on before the first update; no forecast counts it."""
+        if self.bar is not None:
+            self.bar.update(self.task, said=what)
+        elif self.shown and what:
+            print(f"{self.title}: {what}", file=sys.stderr, flush=True)
+        yield
+        self.began = time.monotonic()
 
     def show(self, update: int, row: Row, last: bool = False) -> None:
         """Say how far it is, the first metrics of `row`, and how long it will take."""

@@ -165,16 +165,17 @@ def run(
     resumed = folder is not None and _expect_room(Path(folder), identity)  # before a warm start of minutes
     cold = getattr(algorithm, "cold", None) if resumed else None
     began = time.monotonic()  # a warm start is work too
-    live = _Live(
-        algorithm.init(cold(config) if cold else config, demos, env, generator(seed, "init", device=device)),
-        generator(seed, "train", device=device),
-    )
     with ExitStack() as stack:
+        screen = stack.enter_context(Screen(name, budget.updates, budget.minutes and budget.minutes * 60, habits.show))
+        with screen.before("" if cold or not hasattr(algorithm, "cold") else "making ready"):  # a clone to begin from
+            live = _Live(
+                algorithm.init(cold(config) if cold else config, demos, env, generator(seed, "init", device=device)),
+                generator(seed, "train", device=device),
+            )
         files = stack.enter_context(_Folder.open(Path(folder), habits, device)) if folder is not None else None
         update = files.begin(identity, live, about or {}) if files else 0
         metrics = files.rows() if files else []
         earlier = live.seconds
-        screen = stack.enter_context(Screen(name, budget.updates, budget.minutes and budget.minutes * 60, habits.show))
         interrupt = stack.enter_context(_signals())
         stopped = ""
         while True:
