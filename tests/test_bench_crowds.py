@@ -116,6 +116,37 @@ def test_a_player_is_sent_and_those_who_hear_nobody_do_not_answer(monkeypatch, t
     assert (tmp_path / "sent.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_who_goes_on_as_those_who_came_is_like_them_and_who_stands_is_not(monkeypatch):
+    monkeypatch.setattr(bench_crowds, "SPLITS", 2)
+    tracks = match(bend=1.0, frames=1200)
+    clips = tracks.clips(30)
+    came, players = clips.values[:, 10:], clips.present[:, 0]
+    others = came.roll(1, 0) - came.roll(1, 0)[:, :1] + came[:, :1]  # how they went elsewhere, from where they are here
+    same = bench_crowds.likeness(others.unsqueeze(0), came, players, 0)
+    stood = bench_crowds.likeness(came[:, :1].expand_as(came).unsqueeze(0), came, players, 0)
+    assert stood["told apart"] > 0.95 > 0.75 > same["told apart"] > 0.25
+    assert same["speed"] > 2 * stood["speed"] and same["realism"] > stood["realism"]
+    assert same["diversity"] is same["covered"] is None, "one sample tells nothing of its spread"
+    both = bench_crowds.likeness(torch.stack([others, others.roll(1, 0)]), came, players, 0)
+    assert both["diversity"] > 0 and both["if calibrated"] == both["covered"] == 1
+
+
+def test_a_match_tells_all_its_figures(data_folder, tmp_path, monkeypatch):
+    for file in (data_folder / "skillcorner_2417").iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    for name, settings in {"MATCH": {"length": 30}, "HOLES": {"length": bench_crowds.LONG}}.items():
+        monkeypatch.setattr(bench_crowds, name, FEW | settings)
+    for name, few in {"SAMPLES": 2, "SPLITS": 1, "MOMENTS": 2}.items():
+        monkeypatch.setattr(bench_crowds, name, few)
+    first, second = bench_crowds.football_halves(data_folder / "skillcorner_2417")
+    short = second.map(lambda each: [type(each)(each.values[:2000], each.present[:2000], name=each.name)], second.spec)
+    monkeypatch.setattr(bench_crowds, "football_halves", lambda folder: (first, short))
+    ahead, like, holes, sent = bench_crowds.football(tmp_path, 1, 1, None).tables
+    assert [row[0] for row in ahead.rows] == [row[0] for row in like.rows] == ["straight on", "ours", "ours, spread"]
+    assert len(like.columns) == len(like.rows[1]) and 0 < like.rows[1][5].value < 1
+    assert holes.rows and sent.rows and (tmp_path / "seed-0" / "sent.png").exists()
+
+
 def test_halves_of_a_match_have_one_rate_and_teams_keep_their_side(data_folder):
     first, second = bench_crowds.football_halves(data_folder / "skillcorner_2417")
     assert first.spec.dt == 0.2 and set(first.spec.roles) == {"ball", "GK", "player"}

@@ -25,7 +25,16 @@ from understudy.demos.formats.skillcorner import read_skillcorner, read_skillcor
 from understudy.demos.tracks import Clips, Tracks, TrackSet, TrackSpec
 from understudy.demos.transforms import drop_leaps, resample, rotate
 from understudy.evaluation.report import Cell, Report, Table
-from understudy.evaluation.scenes import displacement_errors, likelihood
+from understudy.evaluation.scenes import (
+    FEATURES,
+    covered,
+    displacement_errors,
+    diversity,
+    in_rows,
+    likelihood,
+    realism,
+    two_sample_auc,
+)
 from understudy.evaluation.tracks_pictures import pictures
 from understudy.evaluation.video import beside, save_video
 from understudy.maths.stats import over_seeds
@@ -36,6 +45,8 @@ from understudy.runs.many import kept, side_by_side
 SAMPLES = 20  # futures of each past
 AT_ONCE = 2_000  # rows of agents that are sampled side by side: memory, not speed
 FIGURES = ("minADE", "minFDE", "minJADE", "minJFDE", "nats")
+LIKENESS = (*FEATURES, "realism", "told apart", "diversity", "covered", "if calibrated")
+SPLITS = 5  # halves of the windows that a classifier learns from and is asked about: one alone says little
 Figures = dict[str, dict[str, float]]
 
 SCENES: Mapping[str, tuple[str, ...]] = {  # held out: files that its test is on
@@ -109,7 +120,8 @@ def _walk(task: tuple[str, int], folder: Path, minutes: float | None) -> Figures
         learned = scenes.train(coarse, WALKS, minutes=minutes, folder=where, seed=seed, habits=QUIET)
         clips = test.clips(SEEN + AHEAD, stride=1, complete=True, least_present=2, agents=0)
         straight, counted = Straight.fit(coarse), clips.present[:, 0]
-        return _beside_straight(learned, straight, clips, counted, SEEN, thinned(test, EVERY), seed, EVERY)
+        made = _predicted(learned, straight, clips, SEEN, seed, EVERY)
+        return _beside_straight(made, learned, straight, clips, counted, SEEN, thinned(test, EVERY), seed, EVERY)
 
     return kept(where / "figures.json", repr([minutes, WALKS]), measured)
 
@@ -174,7 +186,13 @@ def football(folder: Path, seeds: int, workers: int, minutes: float | None) -> R
 
     def rows(part: str) -> list[list[Cell]]:
         return [
-            [who, *(over_seeds([one[part][who][figure] for one in found]) for figure in figures)]
+            [
+                who,
+                *(
+                    over_seeds([one[part][who][figure] for one in found]) if figures[figure] is not None else ""
+                    for figure in figures
+                ),
+            ]
             for who, figures in found[0][part].items()
         ]
 
@@ -183,6 +201,13 @@ def football(folder: Path, seeds: int, workers: int, minutes: float | None) -> R
         f"windows, whose {found[0]['players']} players are in view throughout. The best of {SAMPLES} (straight on: of "
         "1), for each player by itself and for all of a window together. Nats: -log p of a move of "
         f"{RATE:g} s, in metres, in all that is in view. {seeds} seeds."
+    )
+    like = (
+        "How like players those are who were sampled. The first four: how likely what came is among the samples of its "
+        "player (exp of the mean log-probability, of 11 bins), and realism their mean. Told apart: by a small net that "
+        f"sees a window's means and deviations of the four, one sample of each (0.5: it guesses; mean of {SPLITS} "
+        "splits). Diversity: metres from sample to sample. Covered: how often where a player ended lies, along either "
+        f"axis, among the middle four fifths of {SAMPLES} samples, and how often it should."
     )
     holes = (
         f"Metres; a third of the players in view for {LONG * RATE:g} s are hidden in the middle "
@@ -197,6 +222,7 @@ def football(folder: Path, seeds: int, workers: int, minutes: float | None) -> R
         "The second half of a match",
         tables=[
             Table(["model", *FIGURES], rows("ahead"), ahead),
+            Table(["model", *LIKENESS], rows("like"), like),
             Table(["filled in by", "mean distance"], rows("holes"), holes),
             Table(["who", "elsewhere by", "along its way"], rows("sent"), sent),
         ],
@@ -213,10 +239,13 @@ def _match(seed: int, folder: Path, minutes: float | None) -> dict[str, Any]:
         filler = scenes.train_masked(first, HOLES, minutes=minutes, folder=where / "masked", seed=seed, habits=QUIET)
         clips = second.clips(PLAYED + NEXT, complete=True, least_present=2, agents=0)
         players = clips.present[:, 0] & (clips.slots != second.spec.names.index("ball"))
+        straight = Straight.fit(first)
+        made = _predicted(learned, straight, clips, PLAYED, seed)
         return {
             "windows": int(players.any(dim=1).sum()),
             "players": int(players.sum()),
-            "ahead": _beside_straight(learned, Straight.fit(first), clips, players, PLAYED, second, seed),
+            "ahead": _beside_straight(made, learned, straight, clips, players, PLAYED, second, seed),
+            "like": {who: likeness(each, clips.values[:, PLAYED:], players, seed) for who, each in made.items()},
             "holes": holes_filled(filler, second, seed),
             "sent": sent_elsewhere(learned, second, seed, where / "sent.png"),
         }
@@ -346,7 +375,19 @@ def _drawn(path: Path, spec: TrackSpec, past: Clips, played: Mapping[str, Tensor
 # --- both ------------------------------------------------------------------------------------------------------------
 
 
+def _predicted(
+    learned: scenes.Learned, straight: Straight, clips: Clips, seen: int, seed: int, every: int = 1
+) -> dict[str, Float[Tensor, "sample scene time agent dim"]]:
+    """What each model says may follow the first `seen` frames."""
+    return {
+        "straight on": straight.predict(clips.values[:, :seen], clips.values.shape[1] - seen).unsqueeze(0),
+        "ours": futures(learned, clips, seen, seed, every=every),
+        "ours, spread": futures(learned, clips, seen, seed, spread=True, every=every),
+    }
+
+
 def _beside_straight(
+    made: Mapping[str, Tensor],
     learned: scenes.Learned,
     straight: Straight,
     clips: Clips,
@@ -361,13 +402,7 @@ def _beside_straight(
     Args:
         every: of `futures`; `test` has the model's steps.
     """
-    came = clips.values[:, seen:]
-    length = clips.values.shape[1] // every
-    made = {
-        "straight on": straight.predict(clips.values[:, :seen], came.shape[1]).unsqueeze(0),
-        "ours": futures(learned, clips, seen, seed, every=every),
-        "ours, spread": futures(learned, clips, seen, seed, spread=True, every=every),
-    }
+    came, length = clips.values[:, seen:], clips.values.shape[1] // every
     nats = {
         who: likelihood(model, test, generator(seed, "intervals"), rows=1, agents=0, length=length).per_move.value
         for who, model in (("straight on", straight), ("ours", learned.net))
@@ -378,6 +413,29 @@ def _beside_straight(
         measured[who] = {figure: found.value for figure, found in errors.figures.items()}
         measured[who]["nats"] = nats[who.partition(",")[0]]
     return measured
+
+
+def likeness(
+    made: Float[Tensor, "sample scene time agent dim"],
+    came: Float[Tensor, "scene time agent dim"],
+    players: Bool[Tensor, "scene agent"],
+    seed: int,
+) -> dict[str, float | None]:
+    """How like those who came the sampled ones are: `LIKENESS`. None: what one sample cannot tell."""
+    present = players.unsqueeze(1).expand(came.shape[:-1])
+    some = players.any(dim=1)
+    real, sampled = (in_rows(x[some], present[some], RATE) for x in (came, made[0]))
+    found = [two_sample_auc(real, sampled, generator(seed, "told apart", k)) for k in range(SPLITS)]
+    ends = players.unsqueeze(-1).expand(came[:, -1].shape)
+    hit, nominal = covered(made[:, :, -1], came[:, -1], ends)
+    several = len(made) > 1
+    return {
+        **realism(made, came, present, RATE),
+        "told apart": sum(found) / SPLITS,
+        "diversity": diversity(made, players) if several else None,
+        "covered": hit if several else None,
+        "if calibrated": nominal if several else None,
+    }
 
 
 def futures(

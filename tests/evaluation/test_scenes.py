@@ -75,6 +75,30 @@ def test_ranks_are_even_for_samples_of_the_truth_and_not_for_others():
     assert narrow[0] > 0.2 and narrow[-1] > 0.2
 
 
+def test_samples_of_the_truth_cover_it_as_often_as_they_should_and_narrow_ones_less():
+    came = torch.randn(4000, generator=generator(0))
+    futures, where = torch.randn(20, 4000, generator=generator(1)), torch.ones(4000, dtype=torch.bool)
+    found, nominal = scenes.covered(futures, came, where)
+    assert nominal == 17 / 21 and abs(found - nominal) < 4 * math.sqrt(nominal * (1 - nominal) / 4000)
+    assert scenes.covered(0.2 * futures, came, where)[0] < 0.4
+    where[2000:] = False
+    came[2000:] = 100
+    assert abs(scenes.covered(futures, came, where)[0] - nominal) < 0.05
+
+
+def test_a_scene_in_a_row_is_means_and_deviations_of_who_is_there():
+    values = torch.zeros(2, 4, 3, 2)
+    values[0, :, 0, 0] = torch.tensor([0.0, 1.0, 2.0, 3.0])  # one walks at 1, one at 3, the third is not there
+    values[0, :, 1, 0] = torch.tensor([0.0, 3.0, 6.0, 9.0])
+    present = torch.zeros(2, 4, 3, dtype=torch.bool)
+    present[0, :, :2] = True
+    walks, nobody = scenes.in_rows(values, present, 0.5)
+    assert walks[:4].tolist() == pytest.approx([4.0, 2.0, 0.0, 0.0])  # speeds of 2 and 6 a second, never changing
+    near = torch.tensor([0.0, 2.0, 4.0, 6.0])
+    assert walks[6:].tolist() == pytest.approx([3.0, float(near.std(correction=0))])
+    assert nobody.tolist() == [0.0] * 8
+
+
 def test_features_of_straight_walks_are_known():
     values, present = straight()
     fast, where = scenes.speed(values, present, 0.5)
