@@ -1,5 +1,4 @@
 import logging
-import multiprocessing
 import os
 import platform
 import shutil
@@ -14,8 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import understudy
+from understudy.core import native
 from understudy.core.random import generator
-from understudy.nets import fused, native
+from understudy.nets import fused
 
 SOURCE = Path(fused.__file__).with_name("fused.cpp")
 COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
@@ -23,16 +23,6 @@ compiled = pytest.mark.skipif(
     sys.platform != "linux" or COMPILER is None or os.environ.get("UNDERSTUDY_FUSED") == "0",
     reason="here networks are computed by torch alone",
 )
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory) -> Path:
-    """A folder with the library in it."""
-    folder = tmp_path_factory.mktemp("built") / "cache"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("UNDERSTUDY_CACHE", str(folder))
-        native.library(SOURCE)
-    return folder
 
 
 @pytest.fixture
@@ -368,75 +358,6 @@ def test_what_is_being_traced_meets_nothing_but_torch(monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     monkeypatch.delattr(fused, "_unsuited")
     assert fused.mlp(x, weights, biases, "tanh", index).equal(fused.plain(x, weights, biases, "tanh", index))
-
-
-# ---- building and keeping ----
-
-
-@compiled
-def test_it_is_built_once_into_a_folder_of_its_own(built, monkeypatch):
-    monkeypatch.setenv("UNDERSTUDY_CACHE", str(built))
-    (kept,) = built.iterdir()
-    assert built.stat().st_mode & 0o777 == 0o700
-    before = kept.stat()
-    assert native.library(SOURCE).understudy_forward
-    assert kept.stat() == before
-
-
-@compiled
-@pytest.mark.parametrize("damage", ["short", "changed", "foreign", "open", "link"])
-def test_what_is_damaged_foreign_or_open_to_others_is_built_anew(built, afresh, damage, tmp_path):
-    shutil.copytree(built, afresh)
-    (kept,) = afresh.iterdir()
-    sound = kept.read_bytes()
-    if damage == "short":
-        kept.write_bytes(sound[: len(sound) // 2])
-    elif damage == "changed":
-        kept.write_bytes(sound[:5000] + bytes([sound[5000] ^ 1]) + sound[5001:])
-    elif damage == "foreign":
-        kept.write_bytes(b"\x7fELF of somebody else")
-    elif damage == "open":
-        kept.chmod(0o722)
-    else:
-        kept.rename(tmp_path / "elsewhere.so")
-        kept.symlink_to(tmp_path / "elsewhere.so")
-    native.library(SOURCE)
-    assert native._sound(kept)
-    assert not kept.is_symlink()
-    assert kept.stat().st_mode & 0o077 == 0
-    assert list(afresh.iterdir()) == [kept]
-
-
-@compiled
-@pytest.mark.parametrize("mode", [0o500, 0o777, 0o770])
-def test_a_folder_that_is_closed_or_open_to_others_is_left_alone(afresh, mode):
-    afresh.mkdir()
-    afresh.chmod(mode)
-    if mode == 0o500 and os.geteuid() == 0:
-        shutil.rmtree(afresh)
-        afresh.write_text("a file stands in the folder's place")  # root may write anywhere else
-    assert native.library(SOURCE).understudy_forward
-    assert afresh.is_file() or not list(afresh.iterdir())
-
-
-@compiled
-def test_a_folder_below_one_that_anybody_can_change_is_left_alone(afresh, tmp_path):
-    afresh.mkdir(mode=0o700)
-    tmp_path.chmod(0o777)
-    assert native.library(SOURCE).understudy_forward
-    assert not list(afresh.iterdir())
-
-
-def _build(_: int) -> bool:
-    return hasattr(native.library(SOURCE), "understudy_backward")
-
-
-@compiled
-def test_processes_that_build_at_once_end_with_one_sound_file(afresh):
-    with multiprocessing.get_context("fork").Pool(3) as pool:
-        assert all(pool.map(_build, range(3), chunksize=1))
-    (kept,) = afresh.iterdir()
-    assert native._sound(kept)
 
 
 def test_the_source_travels_with_the_package():

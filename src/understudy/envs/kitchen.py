@@ -19,7 +19,7 @@ from understudy.core.errors import ConfigError, EnvError, expect_shape, nearest
 from understudy.core.scene import Scene
 from understudy.core.symmetry import Groups
 from understudy.core.types import Discrete, EnvSpec, View, to_device
-from understudy.envs import kitchen_expert, kitchen_features, kitchen_picture
+from understudy.envs import kitchen_expert, kitchen_features, kitchen_native, kitchen_picture
 from understudy.envs.kitchen_board import (
     ALIASES,
     COUNTER,
@@ -148,6 +148,13 @@ class Kitchen:
         change places, nobody moves in that kitchen, but all turn. Every cook is paid what the kitchen earned.
         `actions` are 0 north, 1 south, 2 east, 3 west, 4 stay, 5 interact. `noise` is not used.
         """
+        done = kitchen_native.step(self, state, actions)
+        return self.plain_step(state, actions) if done is None else done
+
+    def plain_step(
+        self, state: State, actions: Int[Tensor, "env agent"]
+    ) -> tuple[State, Float[Tensor, "env agent"], Bool[Tensor, " env"]]:
+        """`step` by torch."""
         envs, cooks = state.cell.shape
         expect_shape("actions", actions, "env agent", env=envs, agent=cooks)
         board = self.board(state.cell.device)
@@ -181,6 +188,11 @@ class Kitchen:
 
     def observe(self, state: State) -> Float[Tensor, "env agent obs"]:
         """What each cook perceives, in [-1, 1]; `feature_names` says which number is what."""
+        obs = kitchen_native.observe(self, state)
+        return self.plain_observe(state) if obs is None else obs
+
+    def plain_observe(self, state: State) -> Float[Tensor, "env agent obs"]:
+        """`observe` by torch."""
         board, effects = self.board(state.cell.device), self.would(state)
         return kitchen_features.observe(board, state, effects, self.cook_time, can_light=self.rules == "current")
 
@@ -202,6 +214,11 @@ class Kitchen:
 
     def whole(self, state: State) -> Float[Tensor, "env feature"]:
         """The full state as one flat vector, mostly zeros and ones, from which `unpack` makes it again exactly."""
+        flat = kitchen_native.whole(self, state)
+        return self.plain_whole(state) if flat is None else flat
+
+    def plain_whole(self, state: State) -> Float[Tensor, "env feature"]:
+        """`whole` by torch."""
         board = self.board(state.cell.device)
         parts = [
             one_hot(board.place[state.cell], len(board.places)),

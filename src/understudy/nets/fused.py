@@ -20,9 +20,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from understudy.nets import native
+from understudy.core import native
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": F.relu, "silu": F.silu}
 CODES = {"tanh": 0, "relu": 1, "silu": 2}  # as in fused.cpp
@@ -212,10 +211,8 @@ def _unsuited(x: Tensor, weights: Sequence[Tensor]) -> str | None:
         return f"layers wider than {WIDEST} features"
     if torch.is_autocast_enabled("cpu"):
         return "autocast"
-    if type(x) is not Tensor or torch._C._functorch.peek_interpreter_stack() or forward_ad._current_level >= 0:
-        return "a transform of torch.func, or another kind of tensor"
-    if torch._C._len_torch_dispatch_stack():
-        return "a mode of torch's dispatcher"
+    if reason := native.watched(x):
+        return reason
     state = status()
     return None if state == "in use" else state
 

@@ -16,6 +16,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-shared", "-fPIC", "-std=c++17", "-Wno-psabi")
 DIGEST = hashlib.sha256().digest_size  # bytes at the end of a file that is kept: the digest of all before
 PATIENCE = 120  # seconds for the compiler
@@ -54,6 +58,15 @@ def library(source: Path) -> ctypes.CDLL:
                 return ctypes.CDLL(str(_build(source, compiler, Path(private))))  # once loaded the file may go
             except OSError as error:
                 raise Unavailable(str(error)) from error
+
+
+def watched(x: Tensor) -> str | None:
+    """Why torch must see what is done to `x`, so that nothing compiled may do it unseen. None: it need not."""
+    if type(x) is not Tensor or torch._C._functorch.peek_interpreter_stack() or forward_ad._current_level >= 0:
+        return "a transform of torch.func, or another kind of tensor"
+    if torch._C._len_torch_dispatch_stack():
+        return "a mode of torch's dispatcher"
+    return None
 
 
 def _cache() -> Path:

@@ -1,0 +1,214 @@
+"""A kitchen's step, what its cooks perceive and its whole state, by one compiled function each (`kitchen.cpp`).
+
+By torch nearly all of their time goes into a hundred small operations and the memory between them. The compiled
+functions find the same bits in one pass over each env. `Kitchen` asks them first, and does it by torch where they
+answer None: on other devices, under transforms of torch, where `torch.compile` traces, and in states that no kitchen
+comes to.
+
+`UNDERSTUDY_KITCHEN=0`, set before a kitchen is first played in, turns them off.
+"""
+
+import ctypes
+import logging
+import os
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from understudy.core import native
+from understudy.envs.kitchen_board import FAR, Board, State
+
+SIGNATURES = {  # name: pointers, numbers after them
+    "understudy_kitchen_step": (6, 2),
+    "understudy_kitchen_observe": (3, 2),
+    "understudy_kitchen_whole": (3, 2),
+}
+LANES = 16  # as in kitchen.cpp
+BENCHES = 256  # counters and pots at most, as in kitchen.cpp
+LARGEST = 2**24  # bytes of a kitchen's tables
+ALONE = 4096  # envs, at most, that one thread does alone
+Call = tuple[Any, int, int]  # what the compiled functions know of a kitchen, envs, threads
+
+
+def step(
+    env: Any, state: State, actions: Tensor
+) -> tuple[State, Float[Tensor, "env agent"], Bool[Tensor, " env"]] | None:
+    """What `Kitchen.step` gives. None: torch is to do it."""
+    call = _call(env, state)
+    if call is None:
+        return None
+    if actions.dtype != torch.int64 or actions.shape != state.cell.shape or native.watched(actions):
+        return None
+    about, *rest = call
+    actions, old = actions.contiguous(), _leaves(state)
+    new = [torch.empty_like(x) for x in old]
+    rewards, terminated = torch.empty(actions.shape), torch.empty(len(actions), dtype=torch.bool)
+    given = (
+        ctypes.byref(about),
+        _pointers(old),
+        actions.data_ptr(),
+        _pointers(new),
+        rewards.data_ptr(),
+        terminated.data_ptr(),
+    )
+    return (State(*new), rewards, terminated) if _functions().understudy_kitchen_step(*given, *rest) else None
+
+
+def observe(env: Any, state: State) -> Float[Tensor, "env agent obs"] | None:
+    """What `Kitchen.observe` gives. None: torch is to do it."""
+    call = _call(env, state)
+    if call is None:
+        return None
+    about, *rest = call
+    obs = torch.empty(len(state.cell), about.cooks, about.features)
+    given = ctypes.byref(about), _pointers(_leaves(state)), obs.data_ptr()
+    return obs if _functions().understudy_kitchen_observe(*given, *rest) else None
+
+
+def whole(env: Any, state: State) -> Float[Tensor, "env feature"] | None:
+    """What `Kitchen.whole` gives. None: torch is to do it."""
+    call = _call(env, state)
+    if call is None:
+        return None
+    about, *rest = call
+    flat = torch.empty(len(state.cell), about.whole)
+    given = ctypes.byref(about), _pointers(_leaves(state)), flat.data_ptr()
+    return flat if _functions().understudy_kitchen_whole(*given, *rest) else None
+
+
+def status() -> str:
+    """`in use`, or why the compiled functions are not."""
+    if os.environ.get("UNDERSTUDY_KITCHEN") == "0":
+        return "off: UNDERSTUDY_KITCHEN is 0"
+    found = _functions()
+    return found if isinstance(found, str) else "in use"
+
+
+# ---- what the compiled functions are given ----
+
+
+class About(ctypes.Structure):
+    """`Kitchen` of kitchen.cpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("cooks", "cells", "past", "places", "counters", "pots", "benches")),
+        *((name, ctypes.c_int64) for name in ("cook_time", "current", "width", "height", "features", "whole")),
+        ("points", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("tile", "ahead", "place", "spots", "spot", "bench", "order")),
+        *((name, ctypes.c_void_p) for name in ("near_sources", "after_sources", "near_spots", "after_spots")),
+        *((name, ctypes.c_void_p) for name in ("right", "down", "close", "cooked")),
+    )
+
+
+def _call(env: Any, state: State) -> Call | None:
+    if torch.compiler.is_compiling():  # what follows cannot be traced
+        return None
+    kitchen = _kitchen(env)
+    reason = kitchen if isinstance(kitchen, str) else kitchen.unsuited(state)
+    if isinstance(kitchen, str) or reason is not None:
+        _tell(str(reason))
+        return None
+    envs = len(state.cell)
+    return kitchen.about, envs, torch.get_num_threads() if envs > ALONE else 1
+
+
+class _Kitchen:
+    """One kitchen, as the compiled functions know it."""
+
+    def __init__(self, env: Any):
+        board, spec = env.board(), env.spec
+        self.tables = _tables(board, env.cook_time)  # kept: `about` holds their addresses
+        self.about = About(
+            *(spec.agents, len(board.tile), env.past, len(board.places), len(board.counters), len(board.pots)),
+            *(len(board.bench), env.cook_time, env.rules == "current", board.width, board.height),
+            *(spec.obs, spec.whole, env.points),
+            **{name: table.data_ptr() for name, table in self.tables.items()},
+        )
+        cooks, cells = spec.agents, len(board.tile)
+        inner = (cooks,), (cooks,), (cooks, 3), (cells, 3), (cooks, env.past), (), ()
+        kinds = torch.int64, torch.int64, torch.int16, torch.int16, torch.int64, torch.int64, torch.int64
+        self.leaves = tuple(zip(inner, kinds, strict=True))
+
+    def unsuited(self, state: State) -> str | None:
+        """Why `state` is not for the compiled functions. None: it is."""
+        envs = len(state.cell)
+        for x, (inner, kind) in zip(_leaves(state), self.leaves, strict=True):
+            if not x.is_cpu:
+                return f"they are for the CPU, and this is on {x.device}"
+            if x.dtype != kind or x.shape != (envs, *inner) or not x.is_contiguous():
+                return "the state is of another dtype or shape than the kitchen's own, or lies otherwise"
+        if torch.get_default_dtype() != torch.float32:
+            return f"they are for float32, and this is {torch.get_default_dtype()}"
+        return native.watched(state.cell)
+
+
+@lru_cache(maxsize=64)
+def _kitchen(env: Any) -> _Kitchen | str:
+    """The kitchen for the compiled functions, or why it is not for them."""
+    if (state := status()) != "in use":
+        return state
+    board = env.board()
+    spots = len(board.counters) + len(board.pots)
+    if spots > BENCHES or len(board.after) * spots * 2 * LANES > LARGEST:
+        return f"a kitchen so large: {len(board.places)} places to stand and {spots} counters and pots"
+    return _Kitchen(env)
+
+
+def _tables(board: Board, cook_time: int) -> dict[str, Tensor]:
+    """The pointers of `About`; what they hold is said there, in kitchen.cpp."""
+    spots = torch.cat([board.counters, board.pots])
+    spot = len(spots) + board.tile
+    spot[spots] = torch.arange(len(spots))
+    place = torch.full_like(board.tile, -1)
+    place[board.places] = torch.arange(len(board.places))
+    order = torch.full((len(board.after), 2), -1)
+    nearest = board.to_pots.argsort(dim=-1, stable=True)[:, :2]  # ties keep the order of the pots
+    order[:, : nearest.shape[1]] = nearest
+    found = {"tile": board.tile, "ahead": board.ahead, "place": place, "spots": spots, "spot": spot}
+    found = {name: table.to(torch.int32) for name, table in (found | {"bench": board.bench, "order": order}).items()}
+
+    after = board.after[::4]  # [place, 4]: where a move leads does not hang on how one faced
+    to_sources = torch.full((len(board.after), LANES), FAR, dtype=torch.int8)
+    to_sources[:, :3] = board.to_sources
+    to_spots = torch.cat([board.to_counters, board.to_pots], dim=-1).to(torch.int8).unsqueeze(-1)
+    found |= {"near_sources": to_sources, "after_sources": to_sources[after]}
+    found["near_spots"] = to_spots.expand(-1, -1, LANES)
+    found["after_spots"] = to_spots[after].transpose(1, 2).expand(-1, -1, -1, LANES)
+
+    x, y = torch.arange(1 - board.width, board.width), torch.arange(1 - board.height, board.height)
+    found |= {"right": x / (board.width - 1), "down": y / (board.height - 1)}
+    found["close"] = 1 / (1 + torch.arange(board.width + board.height))
+    found["cooked"] = (torch.arange(cook_time + 1, dtype=torch.int16) / cook_time).clamp(max=1)
+    return {name: table.contiguous() for name, table in found.items()}
+
+
+def _leaves(state: State) -> tuple[Tensor, ...]:
+    return state.cell, state.facing, state.hands, state.things, state.last_actions, state.soups, state.age
+
+
+def _pointers(leaves: tuple[Tensor, ...] | list[Tensor]) -> Any:
+    return (ctypes.c_void_p * len(leaves))(*[x.data_ptr() for x in leaves])
+
+
+@cache
+def _functions() -> Any:
+    """The compiled functions, or why there are none."""
+    try:
+        library = native.library(Path(__file__).with_name("kitchen.cpp"))
+    except native.Unavailable as reason:
+        return f"off: {reason}"
+    for name, (pointers, numbers) in SIGNATURES.items():
+        function = getattr(library, name)
+        function.argtypes = [ctypes.c_void_p] * pointers + [ctypes.c_int64] * numbers
+        function.restype = ctypes.c_int64
+    return library
+
+
+@cache
+def _tell(reason: str) -> None:
+    """Each reason once."""
+    logging.getLogger("understudy").info("kitchens are played by torch alone: %s", reason)
