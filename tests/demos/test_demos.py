@@ -6,7 +6,7 @@ import torch
 from tests.demos.common import DISCRETE, demos, episode
 from understudy.core.errors import DemosError
 from understudy.core.random import generator
-from understudy.core.tree import tree_leaves
+from understudy.core.tree import tree_leaves, tree_take
 from understudy.demos import Demos, Episode, order
 from understudy.demos import demos as demos_module
 
@@ -78,6 +78,29 @@ def test_a_batch_is_a_function_of_seed_and_position_alone(monkeypatch, window):
     assert everything(fresh.batch(0, 5, 1, window)) != first[0]
     seen = [tuple(row) for k in range(count // 3) for row in rows(made.batch(k, 5, 0, window), window)]
     assert sorted(seen) == [(n, t) for n, steps in enumerate(lengths) for t in range(steps)]
+
+
+@pytest.mark.parametrize("kind", ["floats", "bytes", "chosen", "many blocks"])
+def test_steps_that_are_drawn_are_those_of_the_batch(monkeypatch, kind):
+    """Where they lie, or copied; also where a batch is spread over several buffers."""
+    monkeypatch.setattr(demos_module, "CHUNK_BYTES", 300)
+    monkeypatch.setattr(order, "CHUNKS", 3)
+    made = demos([7, 1, 12, 30, 22])
+    if kind == "bytes":
+        episodes = [replace(e, obs=e.obs.to(torch.uint8)) for e in made]
+        made = Demos.from_episodes(DISCRETE, episodes)
+    elif kind == "chosen":
+        made = made.select([4, 0, 2])
+    elif kind == "many blocks":
+        one, other = (demos_module.pack([made[i] for i in part]) for part in ((0, 1, 2), (3, 4)))
+        made = Demos(made.spec, made.about, [one, other], made._table)
+    for k in range(2 * made.batches_per_epoch(5)):
+        batch, drawn = made.batch(k, 5, 0, following=False), made.drawn(k, 5, 0)
+        assert (drawn.rows is None) == (kind in ("bytes", "many blocks"))
+        taken = drawn.among if drawn.rows is None else tree_take(drawn.among, drawn.rows)
+        for name in ("obs", "legal", "present"):
+            assert torch.equal(getattr(taken.view, name), getattr(batch.view, name))
+        assert torch.equal(taken.actions, batch.actions) and torch.equal(drawn.weight, batch.weight)
 
 
 def rows(batch, window: int) -> list:

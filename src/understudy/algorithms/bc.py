@@ -24,11 +24,11 @@ from torch import Tensor
 from understudy.algorithms.ppo import descend
 from understudy.core.config import at_least_one, not_negative, share
 from understudy.core.errors import ConfigError, DemosError
-from understudy.core.symmetry import elsewhere, symmetries_of
+from understudy.core.symmetry import Groups, elsewhere, symmetries_of
 from understudy.core.types import Segment
 from understudy.demos.demos import Demos
 from understudy.demos.replay import batch_of, looks
-from understudy.nets import AgentPolicy, NetConfig, build_policy
+from understudy.nets import AgentPolicy, NetConfig, build_policy, steps
 from understudy.rollout import choosing, score
 
 
@@ -97,19 +97,22 @@ def update(
     train, held = _parts(demos, config, state.seed)
     groups = symmetries_of(env) if config.symmetric else ()
     window = config.window if config.net.has_past else 1
+    at_once = steps.cloning(state.policy, state.optimizer, config.max_grad_norm)
     losses = []
     for _ in range(min(config.steps, config.limit - state.position)):
-        part = batch_of(train, state.position, config.batch, state.seed, window, following=False)
-        part = elsewhere(groups, part, generator)
-        loss = clone_loss(state.policy, part, config, generator)
-        descend(state.optimizer, loss, config.max_grad_norm)
+        if at_once is not None:
+            losses.append(at_once(*_drawn(config, state, train, groups, generator)))
+        else:
+            part = batch_of(train, state.position, config.batch, state.seed, window, following=False)
+            loss = clone_loss(state.policy, elsewhere(groups, part, generator), config, generator)
+            descend(state.optimizer, loss, config.max_grad_norm)
+            losses.append(loss.detach())
         state.position += 1
-        losses.append(loss.detach())
     a_pass = train.batches_per_epoch(max(1, config.batch // window), window)
     if state.position - state.looked >= a_pass or state.position >= config.limit:
         _look_at_held_out(state, held)
     return {
-        "loss": torch.stack(losses).mean(),
+        "loss": torch.stack(losses).mean().float(),
         "held_out": torch.tensor(state.held_loss),
         "passes": torch.tensor(state.position / a_pass),
     }
@@ -175,6 +178,15 @@ def weigh_by_return(demos: Demos, strength: float) -> Demos:
     z = (returns - returns.mean()) / returns.std(correction=0).clamp(min=1e-8)
     weights = demos.weights * (strength * z).exp()
     return demos.reweighted(weights / weights.mean())
+
+
+def _drawn(config: Config, state: State, train: Demos, groups: Groups, generator: torch.Generator) -> Any:
+    """The minibatch as `steps.cloning` takes it: recordings, which of their rows, and what each weighs."""
+    if not groups:
+        drawn = train.drawn(state.position, config.batch, state.seed)
+        return drawn.among, drawn.rows, drawn.weight
+    part = elsewhere(groups, train.batch(state.position, config.batch, state.seed, following=False), generator)
+    return part, None, part.weight
 
 
 def _look_at_held_out(state: State, held: Demos | None) -> None:

@@ -27,7 +27,7 @@ from understudy.core.errors import ConfigError
 from understudy.core.tree import tree_take
 from understudy.core.types import Env, Segment
 from understudy.maths.returns import gae
-from understudy.nets import AgentPolicy, NetConfig, Values, build_policy
+from understudy.nets import AgentPolicy, NetConfig, Values, build_policy, steps
 from understudy.rollout import Live, begin, collect, episode_returns
 
 
@@ -180,27 +180,35 @@ def improve(
         old_params, _ = policy.params(played.view, played.actions, memory, played.starts)
         old = policy.head.log_prob(old_params, played.actions, played.view.legal)
 
-    totals: dict[str, list[Tensor]] = {}
     needed = Segment(replace(played.view, whole=None), played.actions, starts=played.starts)
+
+    def step(rows: Tensor, diverged: bool, besides: Tensor | None) -> dict[str, Tensor]:
+        part, weight = tree_take(needed, rows), there[rows]
+        params, _ = policy.params(part.view, part.actions, tree_take(memory, rows), part.starts)
+        log_prob = policy.head.log_prob(params, part.actions, part.view.legal)
+        gain = clipped_gain(log_prob - old[rows], advantages[rows], config.clip)
+        entropy = policy.entropy(params, part.view.legal)
+        policy_loss = -_mean(gain + config.bonus * entropy, weight)
+        value_loss = (values.normalised(inputs[rows]) - targets[rows]).square().mean()
+        loss = value_loss if frozen else policy_loss + value_loss
+        descend(optimizer, loss if besides is None else loss + besides, config.max_grad_norm)
+        told = {"loss/policy": policy_loss, "loss/value": value_loss, "entropy": _mean(entropy, weight)}
+        if diverged:
+            with torch.no_grad():
+                told["kl"] = _mean(policy.head.kl(old_params[rows], params, part.view.legal), weight)
+        return told
+
+    at_once = None
+    if not frozen:
+        given = needed, (old_params, old), advantages, there, inputs, targets
+        at_once = steps.climbing(policy, values, optimizer, config.max_grad_norm, config.clip, config.bonus, *given)
+    totals: dict[str, list[Tensor]] = {}
     for number in range(config.passes):
         order = torch.randperm(envs, generator=generator, device=generator.device)
         for turn, rows in enumerate(order.chunk(config.minibatches)):
-            part, weight = tree_take(needed, rows), there[rows]
-            params, _ = policy.params(part.view, part.actions, tree_take(memory, rows), part.starts)
-            log_prob = policy.head.log_prob(params, part.actions, part.view.legal)
-            gain = clipped_gain(log_prob - old[rows], advantages[rows], config.clip)
-            entropy = policy.entropy(params, part.view.legal)
-            policy_loss = -_mean(gain + config.bonus * entropy, weight)
-            value_loss = (values.normalised(inputs[rows]) - targets[rows]).square().mean()
-            loss = value_loss if frozen else policy_loss + value_loss
-            if anchor is not None and not frozen:
-                loss = loss + anchor(number * config.minibatches + turn)
-            descend(optimizer, loss, config.max_grad_norm)
-            step = {"loss/policy": policy_loss, "loss/value": value_loss, "entropy": _mean(entropy, weight)}
-            if number == config.passes - 1:  # what the whole update changed
-                with torch.no_grad():
-                    step["kl"] = _mean(policy.head.kl(old_params[rows], params, part.view.legal), weight)
-            for name, value in step.items():
+            besides = None if anchor is None or frozen else anchor(number * config.minibatches + turn)
+            last = number == config.passes - 1  # what the whole update changed
+            for name, value in (at_once or step)(rows, last, besides).items():
                 totals.setdefault(name, []).append(value.detach())
     with torch.no_grad():
         explained = 1 - (returns - now).square().mean() / returns.var(correction=0).clamp(min=1e-12)

@@ -1,4 +1,4 @@
-"""A C++ source of ours, compiled on this machine for this machine at its first use, and kept.
+"""A C++ source of ours, with the headers beside it, compiled on this machine for it at its first use, and kept.
 
 What is kept is code that will run, so it is loaded only from where nobody else can write, and only with the digest that
 was noted when it was built.
@@ -20,7 +20,17 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-shared", "-fPIC", "-std=c++17", "-Wno-psabi")
+FLAGS = (
+    "-O3",
+    "-march=native",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fopenmp",
+    "-shared",
+    "-fPIC",
+    "-std=c++17",
+    "-Wno-psabi",
+)
 DIGEST = hashlib.sha256().digest_size  # bytes at the end of a file that is kept: the digest of all before
 PATIENCE = 120  # seconds for the compiler
 
@@ -86,7 +96,8 @@ def _name(source: Path, compiler: list[str]) -> str:
     version = subprocess.run([*compiler, "--version"], capture_output=True, timeout=PATIENCE, check=False).stdout
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     processor = sorted({line for line in lines if line.startswith(("flags", "Features", "model name", "CPU part"))})
-    parts = [source.read_text(), *FLAGS, *compiler, version.decode(errors="replace"), platform.machine(), *processor]
+    texts = [path.read_text() for path in (source, *sorted(source.parent.glob("*.h")))]
+    parts = [*texts, *FLAGS, *compiler, version.decode(errors="replace"), platform.machine(), *processor]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 

@@ -13,7 +13,7 @@ import mmap
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -119,6 +119,7 @@ class Demos:
         ] = {}  # by window; these only remember what is a function
         self._orders: dict[tuple[int, int, int], Order] = {}  # by seed, epoch, window
         self._firsts: dict[tuple[int, int, int], Int[Tensor, "episode"]] = {}
+        self._turns: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}  # by seed, epoch, number
         self._buffers: dict[tuple[int, int, int, int], _Buffer] = {}  # and by number
 
     @staticmethod
@@ -297,23 +298,24 @@ class Demos:
             at an episode's first step, `terminated` and `truncated` at its last. Observations of bytes come as floats,
             0 to 255.
         """
-        batches = self.batches_per_epoch(size, window)
-        if position < 0:
-            raise DemosError(f"position: got {position}; the stream begins at 0.")
-        epoch, number = divmod(position, batches)
-        order = self._order(seed, epoch, window)
-        each = -(-order.items // batches)
-        start, stop = number * each, min((number + 1) * each, order.items)
-        pieces = []
-        while start < stop:
-            b = bisect_right(order.bounds, start) - 1
-            low, high = order.bounds[b], min(stop, order.bounds[b + 1])
-            pieces.append(
-                self._buffer(seed, epoch, window, b).segment(slice(start - low, high - low), window, following)
-            )
-            start = high
+        parts = self._parts(position, size, seed, window)
+        pieces = [self._buffer(seed, epoch, window, b).segment(items, window, following) for epoch, b, items in parts]
         batch = pieces[0] if len(pieces) == 1 else tree_cat(pieces)
         return batch if device is None else to_device(batch, device)
+
+    def drawn(self, position: int, size: int, seed: int) -> "Drawn":
+        """The steps of `batch` where they lie: for those who take them row by row.
+
+        What is spread over several blocks, or not of floats, is copied.
+        """
+        if len(self._blocks) != 1 or self._blocks[0]["obs"].dtype != torch.float32:
+            copied = self.batch(position, size, seed, following=False)
+            return Drawn(copied, None, copied.weight)
+        parts = [(self._rows(seed, epoch, b), items) for epoch, b, items in self._parts(position, size, seed, 1)]
+        rows, weight = ([of[k][items] for of, items in parts] for k in (0, 1))
+        if len(parts) == 1:
+            return Drawn(self._moments, rows[0], weight[0])
+        return Drawn(self._moments, torch.cat(rows), torch.cat(weight))
 
     def padded(self, indices: Iterable[int] | Int[Tensor, "wanted"] | None = None) -> Segment:
         """Whole episodes side by side, [episode, time, agent, ...], each padded to the longest by its last step.
@@ -354,6 +356,23 @@ class Demos:
 
     # ---- rows
 
+    def _parts(self, position: int, size: int, seed: int, window: int) -> list[tuple[int, int, slice]]:
+        """What makes a batch: epoch, number of a buffer, and which of its items."""
+        batches = self.batches_per_epoch(size, window)
+        if position < 0:
+            raise DemosError(f"position: got {position}; the stream begins at 0.")
+        epoch, number = divmod(position, batches)
+        order = self._order(seed, epoch, window)
+        each = -(-order.items // batches)
+        start, stop = number * each, min((number + 1) * each, order.items)
+        parts = []
+        while start < stop:
+            b = bisect_right(order.bounds, start) - 1
+            low, high = order.bounds[b], min(stop, order.bounds[b + 1])
+            parts.append((epoch, b, slice(start - low, high - low)))
+            start = high
+        return parts
+
     def _episode_columns(self, index: int) -> Columns:
         """Views of the rows of one episode, the closing row included."""
         first, moments = int(self._table.first[index]), int(self._table.lengths[index]) + 1
@@ -376,6 +395,31 @@ class Demos:
             return Order(self._windows(window)[1], max(1, CHUNK_BYTES // (row * window)), seed, epoch)
 
         return _remembered(self._orders, (seed, epoch, window), made)
+
+    @cached_property
+    def _moments(self) -> Segment:
+        """The columns that a learner of single steps looks at, where they lie in one block."""
+        columns = self._blocks[0]
+        seen = {name: columns.get(name) for name in ("obs", "legal", "present")}
+        return Segment(View(**seen), columns["actions"])  # type: ignore[arg-type]
+
+    @cached_property
+    def _steps(self) -> tuple[Int[Tensor, "step"], Float[Tensor, "step"]]:
+        """Row and weight of each step, in the order of the recordings."""
+        lengths = self._table.lengths
+        jumps = self._table.first - (lengths.cumsum(0) - lengths)  # from the number of a step to its row
+        rows = torch.arange(self.steps) + jumps.repeat_interleave(lengths)
+        return rows, self._table.weights.float().repeat_interleave(lengths)
+
+    def _rows(self, seed: int, epoch: int, number: int) -> tuple[Int[Tensor, "step"], Float[Tensor, "step"]]:
+        """Row and weight of each step of a buffer, in the order in which they are taken."""
+
+        def made() -> tuple[Tensor, Tensor]:
+            items, turns = self._order(seed, epoch, 1).buffer(number)
+            rows, weights = tree_take(self._steps, items.index_select(0, turns))
+            return rows, weights
+
+        return _remembered(self._turns, (seed, epoch, number), made)
 
     def _buffer(self, seed: int, epoch: int, window: int, number: int) -> "_Buffer":
         """One buffer of the stream, in the order in which it is taken."""
@@ -458,6 +502,15 @@ def _remembered(cache: dict[Key, Made], key: Key, make: Callable[[], Made], kept
             del cache[next(iter(cache))]
         cache[key] = make()
     return cache[key]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Single steps that were drawn: `rows` of `among`, [row, agent, ...]; None: all of them, in their order."""
+
+    among: Segment
+    rows: Int[Tensor, "step"] | None
+    weight: Float[Tensor, "step"] | None  # of each step drawn
 
 
 @dataclass(frozen=True)
