@@ -228,7 +228,7 @@ CURVES = [
     Curve("agents", "bc, each sees two others", "env-step", _powers(2, 1, 8), cloning_near),
     Curve("envs", "steps of spread", "step of all", _powers(4, 0, 8), stepping_envs),
     Curve("envs", "collect", "step of all", _powers(4, 0, 8), collecting),
-    Curve("envs", "ppo", "step of all", _powers(4, 1, 8), learning_envs),
+    Curve("envs", "ppo", "step of all", _powers(4, 1, 7), learning_envs),
     Curve("demonstrations", "write", "set", _powers(10, 3, 8), writing, once=True),
     Curve("demonstrations", "open", "set", _powers(10, 3, 8), opening),
     Curve("demonstrations", "fingerprint", "set", _powers(10, 3, 8), naming, once=True),

@@ -45,7 +45,7 @@ class Enough(Exception):
 
 
 class Look:
-    """Scores by a clock that stands still while it looks: by `time.time` from `began` on, or of the processor, from 0."""
+    """Scores by a clock that stands still while it looks: `time.time` from `began` on, or the processor's, from 0."""
 
     def __init__(self, name, yardstick, limit, began=0.0):
         self.env, self.limit, self.began, self.latest = api.make_env(name), limit, began, began
