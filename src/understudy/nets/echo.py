@@ -61,6 +61,12 @@ class Echo(nn.Module):
             alike: of `self.alike`, where it is known already.
         """
         symbols, frames = logits.shape[-1], h.shape[1]
+        if frames > 2 * self.window:  # block by block: the work grows with the frames, not with their square
+            known, blocks = torch.cat([earlier, now], dim=1), range(0, frames, self.window)
+            cuts = [slice(begin, begin + self.window) for begin in blocks]
+            past = [known[:, : earlier.shape[1] + begin] for begin in blocks]
+            each = [self(h[:, c], logits[:, c], p, now[:, c], mine, ordered) for c, p in zip(cuts, past, strict=True)]
+            return torch.cat(each, dim=1)
         whole = self._whole(earlier, now)
         likely = (self.alike(earlier, now) if alike is None else alike)[..., mine]
         if ordered:

@@ -287,10 +287,11 @@ class CausalSceneNet(nn.Module):
             there = None if bool(seen.there.all()) else seen.there
             ours, theirs = noise.agents[:, n : n + 1], noise.scene[:, n : n + 1]
             ours, theirs = self._aim(h, whole, now, ours, theirs, seen.there)
-            h = self._decided(h, self._told(whole, self.shape.goals, now))
+            h = self._decided(h, self._told(whole, self.shape.goals, _cut(now, now + 1)))
             must = _set(whole, now, None if forced is None else forced[:, n : n + 1], players or {})
             if isinstance(self.head, SymbolHead):
-                earlier = torch.where(whole.present[:, :now], whole.values[:, :now], self.shape.symbols)
+                latest = slice(max(0, now - self.config.trunk.window - self.config.echo), now)  # all an echo asks for
+                earlier = torch.where(whole.present[:, latest], whole.values[:, latest], self.shape.symbols)
                 next_ = self.head.sample(h, seen.last, ours, there, must, earlier)
             else:
                 centre, scale = self._expected(seen)
@@ -304,11 +305,8 @@ class CausalSceneNet(nn.Module):
         """What is known before each of the frames `begin` to `end`."""
         end = scenes.values.shape[1] if end is None else end
         values, present = (_back(x, begin, end) for x in (scenes.values, scenes.present))
-        goals = [
-            _back(x, begin, end, empty)
-            for x, empty in zip(self._told(scenes, self.shape.goals), _none(self.shape.goals), strict=True)
-        ]
-        given = [x[:, begin:end] for x in self._told(scenes, self.shape.given)]
+        goals = self._told(scenes, self.shape.goals, lambda x: _back(x, begin, end, -1))
+        given = self._told(scenes, self.shape.given, _cut(begin, end))
         if self.shape.symbols:
             last = torch.where(present, values, self.shape.symbols)
             there = scenes.present[:, begin:end].clone()
@@ -396,16 +394,17 @@ class CausalSceneNet(nn.Module):
         scale = torch.where(seen.stepped[..., 0], self.change, self.move).unsqueeze(-1)
         return seen.last + seen.steps[..., 0, :], scale
 
-    def _told(self, scenes: Scenes, labels: tuple[Label, ...], at: int | None = None) -> list[Tensor]:
-        """Labels as classes of every agent, the class after the last standing for "not told"; of frame `at` alone."""
+    def _told(
+        self, scenes: Scenes, labels: tuple[Label, ...], of: Callable[[Tensor], Tensor] = lambda x: x
+    ) -> list[Tensor]:
+        """Labels as classes of every agent, the class after the last standing for "not told"; `of` some frames."""
         shape = scenes.values.shape[:3]
         told = []
         for label in labels:
             value = scenes.labels.get(label.name)
-            value = torch.full(shape, -1, device=self.kinds.device) if value is None else value
-            value = (value if value.dim() == 3 else value.unsqueeze(-1)).long().expand(shape)
-            value = torch.where(value < 0, label.classes, value)
-            told.append(value if at is None else value[:, at : at + 1])
+            value = torch.tensor(-1, device=self.kinds.device).expand(shape) if value is None else value
+            value = of(value if value.dim() == 3 else value.unsqueeze(-1)).long().expand(-1, -1, shape[2])
+            told.append(torch.where(value < 0, label.classes, value))
         return told
 
     def _decided(self, h: Tensor, goals: list[Tensor]) -> Tensor:
@@ -556,9 +555,8 @@ def _back(x: Tensor, begin: int, end: int, empty: int = 0) -> Tensor:
     return torch.cat([x.new_full((x.shape[0], before, *x.shape[2:]), empty), kept], dim=1) if before else kept
 
 
-def _none(labels: tuple[Label, ...]) -> list[int]:
-    """The class that stands for "not told", of each label."""
-    return [label.classes for label in labels]
+def _cut(begin: int, end: int) -> Callable[[Tensor], Tensor]:
+    return lambda x: x[:, begin:end]
 
 
 def _steps(values: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:

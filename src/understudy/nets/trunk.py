@@ -15,6 +15,7 @@ Sources: Vaswani et al. 2017, arXiv:1706.03762; rotary positions: Su et al. 2021
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,7 +66,7 @@ class Trunk(nn.Module):
     def __init__(self, config: TrunkConfig, generator: torch.Generator, causal: bool = True):
         super().__init__()
         self.config, self.causal = config, causal
-        self.blocks = nn.ModuleList(_Block(config, generator) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(_Block(config, generator, causal) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.hidden)
 
     def start(self, scenes: int, agents: int, frames: int) -> Memory:
@@ -107,7 +108,7 @@ class Trunk(nn.Module):
             if starts is not None:
                 there = there & (starts.long().cumsum(1) == starts.sum(1, keepdim=True)).unsqueeze(-1)
             _put(memory.present, there.transpose(1, 2).unsqueeze(-1), begin)
-        earlier = _recall(memory) if memory is not None and begin else self._earlier(positions, present, starts)
+        earlier = [_recall(memory)] if memory is not None and begin else self._earlier(positions, present, starts)
         for i, block in enumerate(self.blocks):
             kept = None if memory is None else (memory.keys[i], memory.values[i], begin)
             x = block(x, pairs, turn, earlier, others, kept, chance)
@@ -115,23 +116,34 @@ class Trunk(nn.Module):
             memory.seen = begin + x.shape[1]
         return self.norm(x)
 
-    def _earlier(self, positions: Int[Tensor, "time"], present: Present | None, starts: Tensor | None) -> Tensor:
-        """Who may be attended to: [time, time], or [scene, agent, 1, time, time] where some are absent."""
-        back = positions.unsqueeze(-1) - positions
+    def _earlier(self, positions: Int[Tensor, "time"], present: Present | None, starts: Tensor | None) -> list[Tensor]:
+        """Who may be attended to, of each block: [block, near]; [scene, agent, 1, block, near] where some are absent.
+
+        More frames than two windows are cut into blocks of one window. A block attends to itself and to those next to
+        it, so that work and memory grow with the frames and not with their square.
+        """
+        size = len(positions) if len(positions) <= 2 * self.config.window else self.config.window
+        blocks = positions.split(size)
+        return [self._seen(mine, _near(blocks, i, self.causal), present, starts) for i, mine in enumerate(blocks)]
+
+    def _seen(
+        self, mine: Int[Tensor, "block"], near: Int[Tensor, "near"], present: Present | None, starts: Tensor | None
+    ) -> Tensor:
+        back = mine.unsqueeze(-1) - near
         reach = (back >= 0) & (back < self.config.window) if self.causal else back.abs() < self.config.window
         if present is None:
             return reach
-        seen = reach & present.transpose(1, 2)[:, :, None, None]
+        seen = reach & present[:, near].transpose(1, 2)[:, :, None, None]
         if starts is not None:
             take = starts.long().cumsum(1)
-            seen = seen & (take.unsqueeze(-1) == take.unsqueeze(-2))[:, None, None]
+            seen = seen & (take[:, mine].unsqueeze(-1) == take[:, near].unsqueeze(-2))[:, None, None]
         return seen | (back == 0)
 
 
 class _Block(nn.Module):
-    def __init__(self, config: TrunkConfig, generator: torch.Generator):
+    def __init__(self, config: TrunkConfig, generator: torch.Generator, causal: bool):
         super().__init__()
-        width, self.heads, self.social = config.hidden, config.heads, config.social
+        width, self.heads, self.social, self.causal = config.hidden, config.heads, config.social, causal
         less = 1 / math.sqrt(2 * config.layers)  # what blocks add grows with their number, so each begins smaller
         self.norm = nn.LayerNorm(width)
         self.time_in, self.time_out = linear(width, 3 * width, generator), linear(width, width, generator, less)
@@ -146,7 +158,7 @@ class _Block(nn.Module):
         x: Tensor,
         pairs: Tensor,
         turn: tuple[Tensor, Tensor],
-        earlier: Tensor | None,
+        earlier: Sequence[Tensor | None],
         others: Tensor | None,
         kept: tuple[Tensor, Tensor, int] | None,
         chance: torch.Generator | None,
@@ -155,7 +167,11 @@ class _Block(nn.Module):
         return self.agents(x, pairs, others, chance) if self.social else self.feed(x, chance)
 
     def _over_time(
-        self, x: Tensor, turn: tuple[Tensor, Tensor], earlier: Tensor | None, kept: tuple[Tensor, Tensor, int] | None
+        self,
+        x: Tensor,
+        turn: tuple[Tensor, Tensor],
+        earlier: Sequence[Tensor | None],
+        kept: tuple[Tensor, Tensor, int] | None,
     ) -> Tensor:
         parts = self.time_in(x).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 2, 4, 1, 5)
         query, key, value = rotate(parts[0], turn), rotate(parts[1], turn), parts[2]  # [scene, agent, head, time, part]
@@ -168,9 +184,16 @@ class _Block(nn.Module):
                 key, value = keys[..., :filled, :], values[..., :filled, :]
         shape = query.shape[:2]
         query, key, value = (part.flatten(0, 1) for part in (query, key, value))
-        mask = earlier.flatten(0, 1) if earlier is not None and earlier.dim() == 5 else earlier
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).unflatten(0, shape)
-        return self.time_out(mixed.permute(0, 3, 1, 2, 4).flatten(-2))
+        masks = [mask.flatten(0, 1) if mask is not None and mask.dim() == 5 else mask for mask in earlier]
+        if len(masks) == 1 or masks[0] is None:
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=masks[0])
+        else:
+            blocks, keys, values = (part.split(masks[0].shape[-2], dim=-2) for part in (query, key, value))
+            near = [(_near(keys, i, self.causal), _near(values, i, self.causal)) for i in range(len(blocks))]
+            parts = zip(blocks, near, masks, strict=True)
+            each = [F.scaled_dot_product_attention(q, k, v, attn_mask=mask) for q, (k, v), mask in parts]
+            mixed = torch.cat(each, dim=-2)
+        return self.time_out(mixed.unflatten(0, shape).permute(0, 3, 1, 2, 4).flatten(-2))
 
 
 class AgentBlock(nn.Module):
@@ -268,6 +291,12 @@ def rotate(
     cos, sin = turn
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+def _near(blocks: Sequence[Tensor], number: int, causal: bool) -> Tensor:
+    """A block of frames (last axis but one, or the only one) with those next to it, later ones unless `causal`."""
+    next_to = blocks[max(0, number - 1) : number + (1 if causal else 2)]
+    return torch.cat(list(next_to), dim=max(-2, -blocks[0].dim()))
 
 
 def _turns(positions: Int[Tensor, "time"], part: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
