@@ -11,6 +11,7 @@ comes to.
 import ctypes
 import logging
 import os
+import struct
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from understudy.core import native
-from understudy.envs.kitchen_board import FAR, Board, State
+from understudy.envs.kitchen_board import FAR, FLOOR, Board, State
 
 SIGNATURES = {  # name: pointers, numbers after them
     "understudy_kitchen_step": (6, 2),
@@ -31,6 +32,7 @@ LANES = 16  # as in kitchen.cpp
 BENCHES = 256  # counters and pots at most, as in kitchen.cpp
 LARGEST = 2**24  # bytes of a kitchen's tables
 ALONE = 4096  # envs, at most, that one thread does alone
+_seven = struct.Struct("7P").pack
 Call = tuple[Any, int, int]  # what the compiled functions know of a kitchen, envs, threads
 
 
@@ -98,7 +100,8 @@ class About(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("cooks", "cells", "past", "places", "counters", "pots", "benches")),
         *((name, ctypes.c_int64) for name in ("cook_time", "current", "width", "height", "features", "whole")),
         ("points", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("tile", "ahead", "place", "spots", "spot", "bench", "order")),
+        *((name, ctypes.c_void_p) for name in ("tile", "ahead", "walkable", "x", "y", "place")),
+        *((name, ctypes.c_void_p) for name in ("spots", "spot", "bench", "order")),
         *((name, ctypes.c_void_p) for name in ("near_sources", "after_sources", "near_spots", "after_spots")),
         *((name, ctypes.c_void_p) for name in ("right", "down", "close", "cooked")),
     )
@@ -136,11 +139,9 @@ class _Kitchen:
     def unsuited(self, state: State) -> str | None:
         """Why `state` is not for the compiled functions. None: it is."""
         envs = len(state.cell)
-        for x, (inner, kind) in zip(_leaves(state), self.leaves, strict=True):
-            if not x.is_cpu:
-                return f"they are for the CPU, and this is on {x.device}"
-            if x.dtype != kind or x.shape != (envs, *inner) or not x.is_contiguous():
-                return "the state is of another dtype or shape than the kitchen's own, or lies otherwise"
+        found = [(x.is_cpu, x.dtype, x.shape, x.is_contiguous()) for x in _leaves(state)]
+        if found != [(True, kind, (envs, *inner), True) for inner, kind in self.leaves]:
+            return f"its state is on {state.cell.device}, or of other dtypes, shapes or strides than the kitchen gives it"
         if torch.get_default_dtype() != torch.float32:
             return f"they are for float32, and this is {torch.get_default_dtype()}"
         return native.watched(state.cell)
@@ -168,8 +169,11 @@ def _tables(board: Board, cook_time: int) -> dict[str, Tensor]:
     order = torch.full((len(board.after), 2), -1)
     nearest = board.to_pots.argsort(dim=-1, stable=True)[:, :2]  # ties keep the order of the pots
     order[:, : nearest.shape[1]] = nearest
-    found = {"tile": board.tile, "ahead": board.ahead, "place": place, "spots": spots, "spot": spot}
-    found = {name: table.to(torch.int32) for name, table in (found | {"bench": board.bench, "order": order}).items()}
+    cell = torch.arange(len(board.tile))
+    found = {"tile": board.tile, "ahead": board.ahead, "walkable": -(board.tile[board.ahead] == FLOOR).long()}
+    found |= {"x": cell % board.width, "y": cell // board.width, "place": place}
+    found |= {"spots": spots, "spot": spot, "bench": board.bench, "order": order}
+    found = {name: table.to(torch.int32) for name, table in found.items()}
 
     after = board.after[::4]  # [place, 4]: where a move leads does not hang on how one faced
     to_sources = torch.full((len(board.after), LANES), FAR, dtype=torch.int8)
@@ -190,8 +194,9 @@ def _leaves(state: State) -> tuple[Tensor, ...]:
     return state.cell, state.facing, state.hands, state.things, state.last_actions, state.soups, state.age
 
 
-def _pointers(leaves: tuple[Tensor, ...] | list[Tensor]) -> Any:
-    return (ctypes.c_void_p * len(leaves))(*[x.data_ptr() for x in leaves])
+def _pointers(leaves: tuple[Tensor, ...] | list[Tensor]) -> bytes:
+    """`State` of kitchen.cpp."""
+    return _seven(*[x.data_ptr() for x in leaves])
 
 
 @cache
