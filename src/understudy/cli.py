@@ -111,7 +111,7 @@ def train(words: list[str]) -> None:
         updates: int | None = None  # stop after so many
         minutes: float | None = None  # stop after so many
         seed: int = 0
-        compile: bool = False  # compile the env's step: for long runs in envs that are dear, such as kitchens
+        compile: bool = False  # compile the env's step: for long runs in particle worlds
         run: Habits = field(default_factory=Habits)
         settings: Annotated[Config, tyro.conf.arg(name="")] = field(
             default_factory=lambda: Config() if file is None else settings.load(Config, file, f"{name} in {file}")
