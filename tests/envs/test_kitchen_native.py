@@ -226,7 +226,8 @@ def test_a_state_that_no_kitchen_comes_to_is_torchs_own_to_judge(leaf, value):
 @compiled
 def test_actions_that_are_none_are_torchs_own_to_judge():
     state, actions = moment()
-    for odd in (actions + 1, actions - 6, actions[:, :1], actions[:2], actions.float(), actions.int()):
+    wide, far = (actions[:, :1], actions[:2], actions.float(), actions.int()), actions.to("meta")
+    for odd in (actions + 1, actions - 6, *wide, far):
         assert kitchen_native.step(ROOM, state, odd) is None
     with pytest.raises(ShapeError, match="actions"):
         ROOM.step(state, actions[:2], torch.empty(2, 0))

@@ -42,7 +42,8 @@ def step(
 ) -> tuple[State, Float[Tensor, "env agent"], Bool[Tensor, " env"]] | None:
     """What `Kitchen.step` gives. None: torch is to do it."""
     kitchen, old = _known(env, state)
-    if kitchen is None or actions.dtype != torch.int64 or actions.shape != state.cell.shape or native.watched(actions):
+    fits = actions.is_cpu and actions.dtype == torch.int64 and actions.shape == state.cell.shape
+    if kitchen is None or not fits or native.watched(actions):
         return None
     actions = actions.contiguous()
     leaves = [torch.empty_like(x) for x in _leaves(state)]
@@ -147,7 +148,7 @@ def _known(env: Any, state: State) -> tuple[_Kitchen, bytes] | tuple[None, bytes
         reason = f"they are for float32, and this is {torch.get_default_dtype()}"
     elif not (reason := native.watched(state.cell)):
         last, addresses = kitchen.last
-        if last() is state:  # as it was made
+        if last() is state:  # as it was made: nothing to look for
             return kitchen, addresses
         if not (reason := kitchen.unsuited(state)):
             return kitchen, _pointers(_leaves(state))
