@@ -101,6 +101,20 @@ def test_a_foreign_simulator_stays_as_it_is():
     assert compiled.compiled(env) is env
 
 
+def test_an_env_with_compiled_functions_of_its_own_stays_as_it_is_where_they_run(caplog):
+    class Native(SpeakerListener):
+        native = True
+
+    env = Native()
+    compiled._tell.cache_clear()
+    with caplog.at_level(logging.INFO, logger="understudy"):
+        assert compiled.compiled(env) is compiled.compiled(env, "cpu") is env
+    assert [record.message for record in caplog.records] == [
+        f"the env is played eagerly: {env.spec.title} has compiled functions of its own"
+    ]
+    assert isinstance(compiled.compiled(env, "cuda"), Compiled)
+
+
 def test_a_run_resumes_exactly_and_is_not_mixed_with_an_eager_one(tmp_path):
     config = ppo.Config(envs=8, segment=4)
 

@@ -113,7 +113,7 @@ def train(words: list[str]) -> None:
         seed: int = 0
         seeds: int | None = None  # so many runs, FOLDER/seed-0 and so on from --seed, side by side; None: one run
         workers: int | None = None  # of --seeds: runs at a time, each on one core; None: as many as there are cores
-        compile: bool = False  # compile the env's step: for long runs in envs that are dear, such as kitchens
+        compile: bool = False  # compile the env's step: for long runs in particle worlds
         run: Habits = field(default_factory=Habits)
         settings: Annotated[Config, tyro.conf.arg(name="")] = field(
             default_factory=lambda: Config() if file is None else settings.load(Config, file, f"{name} in {file}")
