@@ -22,7 +22,10 @@ from understudy.rollout import play
 from understudy.runs.loop import Habits
 
 BALANCE = torch.tensor([0.5, 1.0, 2.0, 2.0])
-SETTINGS = {"sampling": "online"}  # besides the defaults
+SETTINGS = {  # besides the defaults
+    "sampling": "online", "scales": "both", "follow": 0.02, "explore": 0.3, "dread": 2.0,
+    "penalty": 0.05, "batch": 128, "steps": 20, "limit": 8_000,
+}  # fmt: skip
 MIRROR = Symmetry("mirror", torch.tensor([0]), torch.arange(4)[None], -torch.ones(1, 4), torch.tensor([[1, 0]]))
 
 
