@@ -31,6 +31,8 @@ from understudy.demos.replay import batch_of, looks
 from understudy.nets import AgentPolicy, NetConfig, build_policy
 from understudy.rollout import choosing, score
 
+WARM = 30  # gradient steps in which a rate that decays rises
+
 
 @dataclass(frozen=True)
 class Config:
@@ -41,6 +43,7 @@ class Config:
     steps: int = 20  # gradient steps in one update
     limit: int = 20_000  # gradient steps in all, at most
     rate: float = 1e-3
+    decay: bool = False  # the rate rises for `WARM` gradient steps, and falls to 0 at `limit`, along half a cosine
     weight_decay: float = 1e-4
     held_out: float = 0.1  # share of the episodes that decides when to stop; 0: never stop early
     patience: int = 10  # looks at them without a better likelihood before it stops (a look a pass, or an update)
@@ -102,6 +105,8 @@ def update(
         part = batch_of(train, state.position, config.batch, state.seed, window, following=False)
         part = elsewhere(groups, part, generator)
         loss = clone_loss(state.policy, part, config, generator)
+        if config.decay:
+            state.optimizer.param_groups[0]["lr"] = _rate(config, state.position)
         descend(state.optimizer, loss, config.max_grad_norm)
         state.position += 1
         losses.append(loss.detach())
@@ -175,6 +180,10 @@ def weigh_by_return(demos: Demos, strength: float) -> Demos:
     z = (returns - returns.mean()) / returns.std(correction=0).clamp(min=1e-8)
     weights = demos.weights * (strength * z).exp()
     return demos.reweighted(weights / weights.mean())
+
+
+def _rate(config: Config, position: int) -> float:
+    return config.rate * min(1.0, (position + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * position / config.limit))
 
 
 def _look_at_held_out(state: State, held: Demos | None) -> None:

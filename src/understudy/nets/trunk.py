@@ -83,7 +83,6 @@ class Trunk(nn.Module):
         present: Present | None = None,
         memory: Memory | None = None,
         chance: torch.Generator | None = None,
-        starts: Bool[Tensor, "scene time"] | None = None,
     ) -> Float[Tensor, "scene time agent hidden"]:
         """Features of every agent at every moment; of who is not present they mean nothing, and nobody sees them.
 
@@ -92,10 +91,7 @@ class Trunk(nn.Module):
             present: None: all are there.
             memory: goes on from it, and keeps in it what came: any number of frames at first, then one by one.
             chance: draws the dropout; None: none is dropped.
-            starts: of the first frames alone: where another recording begins, which knows nothing of those before.
         """
-        if starts is not None and present is None and bool(starts[:, 1:].any()):
-            present = torch.ones_like(x[..., 0], dtype=torch.bool)  # who was there is asked of each scene by itself
         begin = memory.seen if memory else 0
         if begin and x.shape[1] != 1:
             raise ValueError(f"after the first frames a memory takes one frame at a time, got {x.shape[1]}")
@@ -104,10 +100,8 @@ class Trunk(nn.Module):
         others = None if present is None else _with_oneself(present)
         if memory is not None:
             there = torch.ones_like(x[..., 0], dtype=torch.bool) if present is None else present
-            if starts is not None:
-                there = there & (starts.long().cumsum(1) == starts.sum(1, keepdim=True)).unsqueeze(-1)
             _put(memory.present, there.transpose(1, 2).unsqueeze(-1), begin)
-        earlier = _recall(memory) if memory is not None and begin else self._earlier(positions, present, starts)
+        earlier = _recall(memory) if memory is not None and begin else self._earlier(positions, present)
         for i, block in enumerate(self.blocks):
             kept = None if memory is None else (memory.keys[i], memory.values[i], begin)
             x = block(x, pairs, turn, earlier, others, kept, chance)
@@ -115,17 +109,13 @@ class Trunk(nn.Module):
             memory.seen = begin + x.shape[1]
         return self.norm(x)
 
-    def _earlier(self, positions: Int[Tensor, "time"], present: Present | None, starts: Tensor | None) -> Tensor:
+    def _earlier(self, positions: Int[Tensor, "time"], present: Present | None) -> Tensor:
         """Who may be attended to: [time, time], or [scene, agent, 1, time, time] where some are absent."""
         back = positions.unsqueeze(-1) - positions
         reach = (back >= 0) & (back < self.config.window) if self.causal else back.abs() < self.config.window
         if present is None:
             return reach
-        seen = reach & present.transpose(1, 2)[:, :, None, None]
-        if starts is not None:
-            take = starts.long().cumsum(1)
-            seen = seen & (take.unsqueeze(-1) == take.unsqueeze(-2))[:, None, None]
-        return seen | (back == 0)
+        return ((reach & present.transpose(1, 2).unsqueeze(-2)) | (back == 0)).unsqueeze(2)
 
 
 class _Block(nn.Module):
