@@ -1,7 +1,8 @@
 """The table of docs/algorithms/iq.md: CartPole from one demonstration, of which every 20th step is known.
 
 PYTHONPATH=src python benchmarks/cartpole.py            # needs gymnasium[classic-control]; seeds 0 to 9, one thread
-PYTHONPATH=src python benchmarks/cartpole.py mirror     # the game is declared the same in a mirror
+PYTHONPATH=src python benchmarks/cartpole.py defaults   # nothing but the defaults
+PYTHONPATH=src python benchmarks/cartpole.py mirror     # the game is declared the same in a mirror; or both words
 
 The demonstrator is a linear controller, pushing to the side on which 0.5 x + x' + 2 angle + 2 angle' lies. A seed draws
 its start, the offset of the 25 steps that are kept, and all of the learning. Minutes are of processor time.
@@ -48,7 +49,7 @@ def lengths(env, policy, episodes=20):
     return play(env, policy, episodes, generator(1, "evaluate"), envs=episodes).valid.sum(dim=1).float()
 
 
-def main(mirrored, seeds=10):
+def main(mirrored, settings, seeds=10):
     symmetries = ((MIRROR,),) if mirrored else ()
     print("| seed | demonstrator | IQ-Learn, drawn | IQ-Learn, likeliest | worst of 20 | minutes |")
     print("|---|---|---|---|---|---|")
@@ -58,7 +59,7 @@ def main(mirrored, seeds=10):
             whole = api.record(env, balance, episodes=1, seed=seed, envs=1)
             demos = subsampled(whole, every=20, seed=seed)
             began = process_time()
-            policy = api.train("iq", demos, env, config=SETTINGS, seed=seed, habits=habits).policy
+            policy = api.train("iq", demos, env, config=settings, seed=seed, habits=habits).policy
             minutes = (process_time() - began) / 60
             drawn, likeliest = lengths(env, policy), lengths(env, Likeliest(policy))
             cells = [whole.returns().item(), drawn.mean().item(), likeliest.mean().item(), likeliest.min().item()]
@@ -67,4 +68,4 @@ def main(mirrored, seeds=10):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(sys.argv[1:] == ["mirror"])
+    main("mirror" in sys.argv, {"sampling": "online"} if "defaults" in sys.argv else SETTINGS)
