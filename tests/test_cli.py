@@ -134,6 +134,8 @@ def test_several_seeds_are_runs_side_by_side_with_means_over_them(run, recorded,
         == 0
     )
     assert run(*words, "--seed", 3, "--seeds", 2, "--workers", 1, "--resume")[0] == 0
+    code, said = run(*words, "--seed", 3, "--seeds", 3, "--resume")
+    assert code == 2 and "seed-5: no run is here to go on with" in said
 
 
 def test_the_policy_of_a_run_is_asked_where_its_folder_is_named(run, recorded, tmp_path):

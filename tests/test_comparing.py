@@ -302,3 +302,9 @@ def test_where_no_other_team_can_play_it_says_why():
         assert why in comparing._sizes(scene, 4, 0)[1]
     alone = build_policy(NetConfig(share="none"), Doors().spec, generator(0))
     assert api.grown(alone, Doors(agents=3)) is None
+
+
+def test_noises_that_differ_anywhere_have_folders_of_their_own():
+    shares = (0.0, 0.2, 1.0, 0.12345671, 0.12345672)
+    assert [comparing._short(share) for share in shares[:3]] == ["0", "0.2", "1"]
+    assert len({comparing._short(share) for share in shares}) == len(shares)

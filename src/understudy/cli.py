@@ -120,13 +120,14 @@ def train(words: list[str]) -> None:
         )
 
     given = parse(Train, words, f"train {name}", algorithm.__doc__)
-    runs = [given.folder] if given.seeds is None else sorted(given.folder.glob("seed-*"))
-    if given.resume and not any((run / "run.json").exists() for run in runs):
-        raise RunError(f"{given.folder}: no run is here to go on with. Leave --resume out to begin one.")
-    if given.env is None and given.rule:
-        raise ConfigError(_NO_ENV)
     if given.seeds is not None and given.seeds < 1:
         raise ConfigError(f"seeds: got {given.seeds}, but it is how many runs there are to be: 1 or more.")
+    seeds = range(given.seed, given.seed + (given.seeds or 1))
+    for run in [given.folder] if given.seeds is None else [given.folder / f"seed-{seed}" for seed in seeds]:
+        if given.resume and not (run / "run.json").exists():
+            raise RunError(f"{run}: no run is here to go on with. Leave --resume out to begin one.")
+    if given.env is None and given.rule:
+        raise ConfigError(_NO_ENV)
     if given.seeds is None and given.workers is not None:
         raise ConfigError("workers: they are for several --seeds; one run has threads: --run.threads.")
     env = None if given.env is None else api.make_env(given.env, **_rules(given.rule))
@@ -144,7 +145,6 @@ def train(words: list[str]) -> None:
     if given.seeds is not None:
         from understudy.seeds import train_seeds
 
-        seeds = range(given.seed, given.seed + given.seeds)
         print(train_seeds(algorithm, seeds=seeds, workers=given.workers, **asked))
         return
     made = api.train(algorithm, seed=given.seed, **asked)

@@ -154,7 +154,7 @@ def compare(
     sizes, alone = _sizes(scene, plan.episodes, seed)
     scene = replace(scene, sizes=sizes, alone=alone)
     tasks = [
-        _Task(method, count, share, k, where / f"{method}-{count}-{share:g}-{k}")
+        _Task(method, count, share, k, where / f"{method}-{count}-{_short(share)}-{k}")
         for method, share, count, k in product(plan.methods, plan.noise, plan.counts, range(plan.seeds))
     ]
     trials = side_by_side(partial(_trial, scene=scene, plan=plan), tasks, workers)
@@ -343,6 +343,11 @@ def _kept(path: Path) -> tuple[Mapping[str, Any], Trial]:
         raise RunError(
             f"{path} was changed or damaged ({error!r}). Delete it: its run is then measured anew, not trained again."
         ) from None
+
+
+def _short(share: float) -> str:
+    """A name for a folder: as few digits as tell it from every other share."""
+    return found if float(found := f"{share:g}") == share else repr(share)
 
 
 def _not_longer(task: _Task, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

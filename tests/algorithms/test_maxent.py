@@ -279,6 +279,9 @@ def test_settings_that_have_no_end_or_no_meaning_are_refused():
         maxent.Config(discount=1.0)
     with pytest.raises(ConfigError, match="temperature"):
         maxent.Config(temperature=0.0)
+    for name in ("temperature", "penalty", "tolerance"):
+        with pytest.raises(ConfigError, match=f"{name}: got inf"):
+            maxent.Config(**{name: float("inf")})
     with pytest.raises(ConfigError, match="steps"):
         maxent.Config(steps=0)
     with pytest.raises(DemosError, match="give it demos and env"):

@@ -369,7 +369,7 @@ def test_the_return_is_that_of_whole_episodes_whatever_the_segments():
 
 
 def test_settings_that_cannot_learn_are_refused():
-    for name in ("envs", "segment", "passes", "minibatches"):
+    for name in ("envs", "segment", "passes", "minibatches", "value_hidden"):
         with pytest.raises(ConfigError, match=f"{name}: got 0"):
             ppo.Config(**{name: 0})
     with pytest.raises(ConfigError, match="minibatches: got 4 for 2 envs"):

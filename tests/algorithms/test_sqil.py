@@ -44,6 +44,7 @@ def test_the_slow_copy_follows_and_learns_nothing_of_its_own():
         ({"envs": 0}, "envs: got 0"),
         ({"rate": -1.0}, "rate: got -1.0"),
         ({"temperature": 0.0}, "temperature: got 0.0"),
+        ({"temperature": float("inf")}, "temperature: got inf"),
         ({"discount": 1.0}, "rests are paid for ever"),
         ({"follow": 0.0}, "follow: got 0.0"),
         ({"burn_in": 40}, "burn_in: got 40 of a window of 32"),

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from understudy.core.config import at_least_one, share
+from understudy.core.config import at_least_one, not_negative, share
 from understudy.core.errors import ConfigError, DemosError
 from understudy.demos.demos import Demos
 from understudy.demos.tables import count_table
@@ -59,11 +59,9 @@ class Config:
         share(self, "discount")
         if self.discount == 1 and not self.timed:
             raise ConfigError("discount: 1 has no end unless agents know how many steps are left: use timed=True.")
+        not_negative(self, "temperature", "penalty", "tolerance")
         if not self.temperature > 0:
             raise ConfigError(f"temperature: got {self.temperature}, but it must be above 0.")
-        for name in ("penalty", "tolerance"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be 0 or more.")
         at_least_one(self, "steps", "limit", "hidden")
 
 

@@ -50,7 +50,7 @@ class Config:
     value_hidden: int = 128  # width of the values' hidden layers
 
     def __post_init__(self) -> None:
-        at_least_one(self, "envs", "segment", "passes", "minibatches")
+        at_least_one(self, "envs", "segment", "passes", "minibatches", "value_hidden")
         if self.minibatches > self.envs:
             raise ConfigError(
                 f"minibatches: got {self.minibatches} for {self.envs} envs, but a minibatch is made of whole envs. "

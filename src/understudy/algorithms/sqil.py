@@ -51,7 +51,7 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least_one(self, "batch", "window", "steps", "limit", "envs", "segment", "replay")
-        not_negative(self, "rate", "weight_decay")
+        not_negative(self, "rate", "weight_decay", "temperature")
         for name in ("temperature", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, but it must be above 0.")
