@@ -3,8 +3,7 @@
     found = train_seeds("magail", demos, env, folder="runs/walk", seeds=5, workers=2, updates=300)
     print(found)                                   # each metric's mean over seeds, with its interval
 
-On two cores two processes of one thread learn more than one process of two threads does (docs/speed.md), and each run
-is the one that `train` makes of its seed on one thread, to the last bit.
+Each run is the one that `train` makes of its seed on one thread, to the last bit.
 """
 
 import math
