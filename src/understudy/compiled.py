@@ -78,9 +78,14 @@ class Compiled:
 
 
 def compiled(env: Env) -> Env:
-    """`env` as `Compiled`; as it is where it cannot be: foreign simulators keep state that no compiler sees."""
+    """`env` as `Compiled`; as it is where it cannot be: foreign simulators keep state that no compiler sees.
+
+    And as it is where it says that it is `compiled` by itself, for a CPU, and there is no GPU.
+    """
     if hasattr(env, "restart"):
         _tell(f"{env.spec.title or type(env).__name__} keeps its state inside")
+        return env
+    if getattr(env, "compiled", False) and not torch.cuda.is_available():
         return env
     return Compiled(env)
 
