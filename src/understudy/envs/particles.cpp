@@ -143,7 +143,8 @@ struct Contacts {
 };
 
 // The sum of all contacts of each agent.
-void contacts(const Game& g, Point* body, int64_t count, Contacts& found, Point* force) {
+void contacts(const Game& g, Point* body, int64_t count, Point* force) {
+    static thread_local Contacts found;
     for (int64_t i = 0; i < g.agents; i++)
         EACH(e) {  // itself: nothing, unless it is nowhere
             const float nothing = (body[i].x[e] - body[i].x[e]) + (body[i].y[e] - body[i].y[e]);
@@ -301,11 +302,17 @@ void see(const Row* rows, const int32_t* table, int64_t numbers, int64_t count, 
 // `part(from, count)` of all envs by blocks, after `begin()` in each thread.
 template <typename Begin>
 void blocks(int64_t envs, int64_t threads, Begin begin) {
-#pragma omp parallel num_threads(threads) if (threads > 1)
+    const auto count = [envs](int64_t from) { return envs - from < BLOCK ? envs - from : BLOCK; };
+    if (threads == 1) {  // to ask for a team of one would take as long as half a block
+        auto part = begin();
+        for (int64_t from = 0; from < envs; from += BLOCK) part(from, count(from));
+        return;
+    }
+#pragma omp parallel num_threads(threads)
     {
         auto part = begin();
 #pragma omp for schedule(static)
-        for (int64_t from = 0; from < envs; from += BLOCK) part(from, envs - from < BLOCK ? envs - from : BLOCK);
+        for (int64_t from = 0; from < envs; from += BLOCK) part(from, count(from));
     }
 }
 
@@ -330,11 +337,11 @@ void understudy_particles_step(const Game* game, const State* old, const void* a
     const Game& g = *game;
     blocks(envs, threads, [=, &g] {
         return [=, &g, body = points(g), force = std::vector<Point>(g.agents), touch = std::vector<Point>(g.agents),
-                paid = std::vector<Row>(g.agents), found = std::vector<Contacts>(1)](int64_t from, int64_t count) mutable {
+                paid = std::vector<Row>(g.agents)](int64_t from, int64_t count) mutable {
             read(g, *old, envs, from, count, body.data());
             pushed(g, actions, from, count, force.data());
             if (g.solid) {
-                contacts(g, body.data(), count, found[0], touch.data());
+                contacts(g, body.data(), count, touch.data());
                 for (int64_t i = 0; i < g.agents; i++)
                     EACH(e) {
                         force[i].x[e] += touch[i].x[e];
