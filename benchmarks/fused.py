@@ -3,6 +3,7 @@
 PYTHONPATH=src python benchmarks/fused.py networks          # one network forward, and forward and backward
 PYTHONPATH=src python benchmarks/fused.py products          # the matrix products inside them alone, by torch
 PYTHONPATH=src python benchmarks/fused.py slopes            # a gradient penalty, learnt from
+PYTHONPATH=src python benchmarks/fused.py steps             # whole gradient steps of bc
 PYTHONPATH=src python benchmarks/fused.py learning          # ppo, magail and maairl
 """
 
@@ -15,9 +16,12 @@ from time import process_time
 import torch
 
 from understudy import api
+from understudy.algorithms import bc
 from understudy.core.random import generator
+from understudy.core.types import Discrete, EnvSpec
+from understudy.demos import Demos, Episode
 from understudy.maths.adversarial import slope_penalty, slopes
-from understudy.nets import AgentMLP, fused
+from understudy.nets import AgentMLP, NetConfig, fused
 
 SHAPES = [(18, 64, 5), (64, 64, 64), (23, 128, 1), (128, 128, 128), (64, 256, 5)]  # inputs, width, outputs
 ROWS = (768, 1536, 12288)
@@ -41,10 +45,53 @@ def paired(one, other, turns) -> tuple[float, float]:
 def products() -> None:
     print("| product | GFLOP/s |\n|---|---|")
     for width in (64, 128, 256):
-        left, right, out = torch.randn(1536, width), torch.randn(width, width), torch.empty(1536, width)
-        work = partial(torch.mm, left, right, out=out)
-        took = median(seconds(lambda work=work: [work() for _ in range(20)]) / 20 for _ in range(30))
-        print(f"| 1,536 x {width} by {width} x {width} | {2e-9 * left.numel() * width / took:.0f} |")
+        print(f"| 1,536 x {width} by {width} x {width} | {_product(width):.0f} |")
+
+
+def _product(width) -> float:
+    left, right, out = torch.randn(1536, width), torch.randn(width, width), torch.empty(1536, width)
+    work = partial(torch.mm, left, right, out=out)
+    took = median(seconds(lambda: [work() for _ in range(20)]) / 20 for _ in range(30))
+    return 2e-9 * left.numel() * width / took
+
+
+def steps() -> None:
+    """18 numbers seen, two hidden layers, 5 moves; 100,000 drawn samples."""
+    source, spec = generator(0), EnvSpec(agents=1, obs=18, action=Discrete(5))
+    drawn = [
+        (torch.randn(26, 1, 18, generator=source), torch.randint(5, (25, 1), generator=source)) for _ in range(4000)
+    ]
+    demos = Demos.from_episodes(spec, [Episode(*each) for each in drawn])
+    print("| width | batch | torch, GFLOP/s | at once | | a product alone | share |\n" + "|---" * 7 + "|")
+    for width in (64, 256):
+        for batch in (256, 4096, 16384):
+            sides = [_cloner(demos, width, batch, on) for on in ("0", "1")]
+            plain, ours = paired(*sides, turns=4)
+            alone = _product(width)
+            inputs, outputs = 18 * width, 5 * width
+            samples = 20 * demos.steps / demos.batches_per_epoch(batch)
+            floating = 2e-9 * samples * (2 * inputs + 3 * (width * width + outputs))
+            rates = floating / plain, floating / ours
+            cells = [
+                *(f"{rate:.0f}" for rate in rates),
+                f"{plain / ours:.1f} x",
+                f"{alone:.0f}",
+                f"{rates[1] / alone:.2f}",
+            ]
+            print(f"| {width} | {batch:,} | " + " | ".join(cells) + " |", flush=True)
+
+
+def _cloner(demos, width, batch, on):
+    """Twenty gradient steps of `bc`."""
+    source = generator(0)
+    config = bc.Config(NetConfig(hidden=width), batch=batch, steps=20, limit=2**60, held_out=0.0)
+    state = bc.init(config, demos, None, source)
+
+    def work():
+        os.environ["UNDERSTUDY_FUSED"] = on
+        bc.update(config, state, demos, None, source)
+
+    return work
 
 
 def networks() -> None:
@@ -123,5 +170,11 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     if fused.status() != "in use":
         sys.exit(f"there is nothing to compare: {fused.status()}")
-    tables = {"networks": networks, "products": products, "slopes": slopes_learnt_from, "learning": learning}
+    tables = {
+        "networks": networks,
+        "products": products,
+        "slopes": slopes_learnt_from,
+        "steps": steps,
+        "learning": learning,
+    }
     tables[sys.argv[1]]()

@@ -229,12 +229,12 @@ CURVES = [
     Curve("envs", "steps of spread", "step of all", _powers(4, 0, 8), stepping_envs),
     Curve("envs", "collect", "step of all", _powers(4, 0, 8), collecting),
     Curve("envs", "ppo", "step of all", _powers(4, 1, 7), learning_envs),
-    Curve("demonstrations", "write", "set", _powers(10, 3, 8), writing, once=True),
-    Curve("demonstrations", "open", "set", _powers(10, 3, 8), opening),
-    Curve("demonstrations", "fingerprint", "set", _powers(10, 3, 8), naming, once=True),
-    Curve("demonstrations", "begin bc", "set", _powers(10, 3, 8), beginning),
-    Curve("demonstrations", "draw a minibatch", "minibatch", _powers(10, 3, 8), drawing),
-    Curve("demonstrations", "bc", "gradient step", _powers(10, 3, 8), cloning_mapped),
+    Curve("steps recorded", "write", "set", _powers(10, 3, 8), writing, once=True),
+    Curve("steps recorded", "open", "set", _powers(10, 3, 8), opening),
+    Curve("steps recorded", "fingerprint", "set", _powers(10, 3, 8), naming, once=True),
+    Curve("steps recorded", "begin bc", "set", _powers(10, 3, 8), beginning),
+    Curve("steps recorded", "draw a minibatch", "minibatch", _powers(10, 3, 8), drawing),
+    Curve("steps recorded", "bc", "gradient step", _powers(10, 3, 8), cloning_mapped),
     Curve("steps in a row", "bc of a gru", "gradient step", _powers(2, 4, 11), recurrent),
     Curve("steps in a row", "scene, learn from", "scene", _powers(2, 5, 12), likelihood),
     Curve("steps in a row", "scene, sample", "scene", _powers(2, 5, 10), sampling),
@@ -351,7 +351,7 @@ def plot(found, path):
             panel.grid(alpha=0.3)
             panel.legend(fontsize=7)
     figure.tight_layout()
-    figure.savefig(path, dpi=70)
+    figure.savefig(path, dpi=56)
 
 
 def main():

@@ -30,6 +30,8 @@ FUSED += (
 )
 WORK = {
     "import torch": "import torch",
+    "import torch._dynamo": "import torch._dynamo",  # as torch's optimizers do
+    "import torch._inductor": "import torch._inductor.compile_fx",  # as `torch.compile` does
     "import understudy.api": "import understudy.api",
     "a fused network": FUSED,
     "first update of ppo, spread": UPDATE.format(compile=False),

@@ -37,7 +37,7 @@ METHODS = {
     "magail": {},
     "iq": {},
 }
-PEER = "imitation's BC"
+PEER, PEER_LIMIT = "imitation's BC", 20  # seconds: it never stops by itself
 
 
 class Enough(Exception):
@@ -125,7 +125,7 @@ def peers(name, folder, seed, threads, yardstick, limit, processor):
     spent = side.start(threads, steps=str(folder / "steps.npz"), seed=seed)["processor"]
     spent = spent if processor else time.time() - began
     try:
-        while not looks or (spent < limit and looks[-1]["score"] < GOAL):
+        while not looks or (spent < min(limit, PEER_LIMIT) and looks[-1]["score"] < GOAL):
             told = side.ask(seconds=1.0)
             spent += told["processor" if processor else "wall"]
             policy = Peer(told["figure"])

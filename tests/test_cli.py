@@ -198,6 +198,8 @@ def test_people_are_learned_from_by_naming_their_kitchen(run, tmp_path):
         (["train", "bc", "x", "--rate", "fast"], "train bc: Error parsing --rate: could not convert string to float"),
         (["train", "bc", "x", "--config"], "--config: say which file, after it."),
         (["train", "bc", "x", "--config", "--seed", "1"], "--config: say which file, after it."),
+        (["train", "bc", "x", "--seeds", "0"], "seeds: got 0, but it is how many runs there are to be: 1 or more."),
+        (["train", "blades", "x"], "blades asks an expert in an env, and there is none: give it one."),
         (["train", "bc", "x", "--resume"], "RunError: x: no run is here to go on with. Leave --resume out"),
         (["train", "bc", "x", "--rule", "agents=2"], "give --env too"),
         (["train", "bc", "x", "--minutes", "nan"], "a budget is a number from 0 on"),
@@ -318,6 +320,12 @@ def test_a_run_json_that_was_changed_is_refused_in_one_line(run, trained, text):
         code, said = run(*words)
         assert (code == 2 and "run.json" in said) or "had other rules" in said
         assert "Traceback" not in said and len(said.splitlines()) == 1
+
+
+def test_settings_that_belong_to_no_method_are_refused_with_what_is_meant(run, tmp_path):
+    (tmp_path / "flat.toml").write_text("limit = 3")
+    code, said = run("compare", "bc", "--env", "spread", "--config", tmp_path / "flat.toml", "--folder", tmp_path / "x")
+    assert code == 2 and "`limit` is 3, but each method has a table of settings there, such as [bc]." in said
 
 
 def test_what_was_learnt_to_be_paid_for_is_kept_with_the_run_and_painted(run, recorded, trained, tmp_path):

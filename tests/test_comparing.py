@@ -199,6 +199,25 @@ def test_a_trial_on_disk_is_plain_json(tmp_path):
     assert kept["trial"]["method"] == "bc" and kept["asked"]["episodes"] == 20
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}",
+        "no JSON",
+        '{"asked": {"budget": {"updates": 1, "minutes": null}}, "trial": {"who": 1}}',
+        '{"asked": {"budget": {"updates": 1, "minutes": null}}, "trial": {"method": "bc", "demos": 2, "noise": 0.0,'
+        ' "seed": 0, "figures": {"score": "good"}}}',
+    ],
+)
+def test_a_trial_that_was_damaged_is_refused_with_a_way_out(tmp_path, content):
+    env, demos = agreeing()
+    trial = tmp_path / "bc-2-0-0" / "trial.json"
+    trial.parent.mkdir()
+    trial.write_text(content)
+    with pytest.raises(RunError, match=r"trial.json was changed or damaged.*Delete it"):
+        compare(env, demos, Plan(("bc",), (2,), seeds=1, episodes=20, settings=QUICK), tmp_path)
+
+
 # ---- starts, and teams of other sizes
 
 

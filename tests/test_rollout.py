@@ -18,6 +18,7 @@ from understudy.nets import NetConfig, build_policy
 from understudy.rollout import (
     Scripted,
     Uniform,
+    Wandering,
     begin,
     choosing,
     collect,
@@ -556,3 +557,19 @@ def test_where_a_recording_does_not_tell_where_it_began_or_tells_nonsense_nothin
         assert starts_of(Demos.from_episodes(env.spec, [demos[0], replace(demos[1], info=said)])) is None
     alike = api.make_env("kitchen:cramped_room", horizon=4)  # every episode begins in the one way that there is
     assert starts_of(record(alike, Uniform(alike.spec), 2, generator(0))) is None
+
+
+def test_who_wanders_draws_from_all_legal_moves_in_a_share_of_the_steps():
+    """Who is sure of a first move makes it in 1 - share + share / choices of all steps; likelihoods agree."""
+    spec = EnvSpec(agents=2, obs=1, action=Discrete(4))
+    policy = build_policy(NetConfig(hidden=4), spec, generator(0))
+    for out in policy.outs:
+        out.weight.data.zero_()
+        out.bias.data.copy_(torch.tensor([100.0, 0.0, 0.0, 0.0]))
+    who, view = Wandering(policy, spec, 0.4), View(torch.zeros(20_000, 2, 1))
+    actions, _ = who.act(view, who.start(20_000), torch.rand(20_000, 2, who.noise, generator=generator(1)))
+    made = torch.stack([(actions == move).float().mean() for move in range(4)])
+    torch.testing.assert_close(made, torch.tensor([0.7, 0.1, 0.1, 0.1]), atol=0.01, rtol=0)
+    moves = torch.arange(4)[None, :, None].expand(1, 4, 2)
+    chance = who.log_prob(View(torch.zeros(1, 4, 2, 1)), moves).exp()
+    torch.testing.assert_close(chance[0, :, 0], torch.tensor([0.7, 0.1, 0.1, 0.1]))

@@ -24,11 +24,12 @@ def prepare(batch, width, samples, threads=1):
     shape = NetConfig(hidden=width, layers=2, activation="tanh")
     config = bc.Config(shape, batch=batch, steps=STEPS, limit=2**60, held_out=0.0)
     state = bc.init(config, demos, None, source)
+    each = demos.steps / demos.batches_per_epoch(batch)  # a pass is cut evenly, so batches are somewhat smaller
 
     def work():
         before = state.position
         told = bc.update(config, state, demos, None, source)
-        return (state.position - before) * batch, float(told["loss"])
+        return (state.position - before) * each, float(told["loss"])
 
     return work
 

@@ -41,7 +41,7 @@ from understudy.nets.rewards import LearnedReward, load_reward, save_reward
 from understudy.nets.saved import load_policy, save_policy
 from understudy.rollout import Queried, Scripted, Uniform, choosing, play, score
 from understudy.rollout import record as record_played
-from understudy.runs import loop
+from understudy.runs import devices, loop
 from understudy.runs.log import Row, read_lines
 from understudy.runs.loop import Budget, Habits
 
@@ -289,7 +289,7 @@ def train(
         expert: whom algorithms that query may ask: a policy, the folder of one, or a function
             `expert(env, view, noise) -> actions`; None: the one that ships with the env.
         compile: play in `compiled.compiled(env)`: after seconds of compiling, steps take half of the time or less;
-            their last bits are others.
+            their last bits are others. Kitchens on the CPU are compiled anyhow, and stay as they are.
 
     Raises:
         ConfigError, DemosError, EnvError: what was handed in does not fit the algorithm.
@@ -306,7 +306,8 @@ def train(
     if asks(module) and env is not None:
         env = queried(env, expert)
     if compile and env is not None:
-        env = replace(env, env=compiled(env.env)) if isinstance(env, Queried) else compiled(env)
+        device = devices.choose(habits.device)
+        env = replace(env, env=compiled(env.env, device)) if isinstance(env, Queried) else compiled(env, device)
     try:
         outcome = loop.run(
             module, config, demos, env,

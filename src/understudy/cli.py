@@ -113,7 +113,7 @@ def train(words: list[str]) -> None:
         seed: int = 0
         seeds: int | None = None  # so many runs, FOLDER/seed-0 and so on from --seed, side by side; None: one run
         workers: int | None = None  # of --seeds: runs at a time, each on one core; None: as many as there are cores
-        compile: bool = False  # compile the env's step: for long runs in envs that are dear, such as kitchens
+        compile: bool = False  # compile the env's step: for long runs in particle worlds
         run: Habits = field(default_factory=Habits)
         settings: Annotated[Config, tyro.conf.arg(name="")] = field(
             default_factory=lambda: Config() if file is None else settings.load(Config, file, f"{name} in {file}")
@@ -125,6 +125,8 @@ def train(words: list[str]) -> None:
         raise RunError(f"{given.folder}: no run is here to go on with. Leave --resume out to begin one.")
     if given.env is None and given.rule:
         raise ConfigError(_NO_ENV)
+    if given.seeds is not None and given.seeds < 1:
+        raise ConfigError(f"seeds: got {given.seeds}, but it is how many runs there are to be: 1 or more.")
     if given.seeds is None and given.workers is not None:
         raise ConfigError("workers: they are for several --seeds; one run has threads: --run.threads.")
     env = None if given.env is None else api.make_env(given.env, **_rules(given.rule))
@@ -306,6 +308,12 @@ def _methods_compared(given: Compare) -> tuple[Any, str, Path]:
     }
     if given.config is not None:
         asked["settings"] = settings.read(given.config)
+        for name, table in asked["settings"].items():
+            if not isinstance(table, dict):
+                raise ConfigError(
+                    f"{given.config}: `{name}` is {settings.say(table)}, but each method has a table of settings "
+                    f"there, such as [{given.what[0]}]."
+                )
     env, folder = _env(given), given.folder or Path("runs/comparison")
     found = comparing.compare(
         env,

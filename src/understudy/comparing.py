@@ -310,10 +310,10 @@ def _trial(task: _Task, scene: _Scene, plan: Plan) -> Trial:
     )
     path = task.folder / "trial.json"
     if path.exists():
-        known = settings.read(path)
-        if known["asked"] == asked and not known["trial"]["refused"]:
-            return Trial(**known["trial"])
-        _not_longer(task, known["asked"]["budget"], budget)
+        before, known = _kept(path)
+        if before == asked and not known.refused:
+            return known
+        _not_longer(task, before["budget"], budget)
     trial = Trial(task.method, task.demos, task.noise, task.seed)
     try:
         run = api.train(
@@ -329,6 +329,20 @@ def _trial(task: _Task, scene: _Scene, plan: Plan) -> Trial:
     task.folder.mkdir(parents=True, exist_ok=True)  # who is refused at once has made none
     write_atomically(path, to_json({"asked": asked, "trial": asdict(trial)}, indent=1))
     return trial
+
+
+def _kept(path: Path) -> tuple[Mapping[str, Any], Trial]:
+    """What a trial on disk was asked for, and what was measured of it."""
+    try:
+        told = settings.read(path)
+        asked, trial = told["asked"], Trial(**told["trial"])
+        figures = {name: float(value) for name, value in trial.figures.items()}
+        _ = [asked["budget"][name] for name in ("updates", "minutes")]
+        return asked, replace(trial, figures=figures, missing=[float(lack) for lack in trial.missing])
+    except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(
+            f"{path} was changed or damaged ({error!r}). Delete it: its run is then measured anew, not trained again."
+        ) from None
 
 
 def _not_longer(task: _Task, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

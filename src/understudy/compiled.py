@@ -77,15 +77,18 @@ class Compiled:
         return found
 
 
-def compiled(env: Env) -> Env:
-    """`env` as `Compiled`; as it is where it cannot be: foreign simulators keep state that no compiler sees.
+def compiled(env: Env, device: torch.device | str = "cpu") -> Env:
+    """`env` as `Compiled`, to be played on `device`.
 
-    And as it is where it says that it is `compiled` by itself, for a CPU, and there is no GPU.
+    As it is where it cannot be, since foreign simulators keep state that no compiler sees, and where it would only be
+    slower: an env that is `native` has compiled functions of its own, on the CPU.
     """
+    name = env.spec.title or type(env).__name__
     if hasattr(env, "restart"):
-        _tell(f"{env.spec.title or type(env).__name__} keeps its state inside")
+        _tell(f"{name} keeps its state inside")
         return env
-    if getattr(env, "compiled", False) and not torch.cuda.is_available():
+    if getattr(env, "native", False) and torch.device(device).type == "cpu":
+        _tell(f"{name} has compiled functions of its own")
         return env
     return Compiled(env)
 

@@ -325,6 +325,33 @@ class Uniform:
         return head.log_prob(logits, actions, view.legal)
 
 
+@dataclass
+class Wandering:
+    """A policy whose agents, each by itself, in a `share` of their steps draw from all that they may do."""
+
+    policy: Policy
+    spec: EnvSpec
+    share: float
+
+    @property
+    def noise(self) -> int:
+        return 1 + self.policy.noise + Uniform(self.spec).noise
+
+    def start(self, envs: int) -> Any:
+        return self.policy.start(envs)
+
+    def act(self, view: View, memory: Any, noise: Float[Tensor, "env agent noise"]) -> tuple[Tensor, Any]:
+        which, own, any_move = noise.split([1, self.policy.noise, Uniform(self.spec).noise], dim=-1)
+        actions, memory = self.policy.act(view, memory, own)
+        drawn, _ = Uniform(self.spec).act(view, (), any_move)
+        wanders = (which.squeeze(-1) < self.share).reshape(*which.shape[:-1], *[1] * (actions.dim() - 2))
+        return torch.where(wanders, drawn, actions), memory
+
+    def log_prob(self, view: View, actions: Tensor, memory: Any = (), starts: Tensor | None = None) -> Tensor:
+        wandering = Uniform(self.spec).log_prob(view, actions) + math.log(self.share)
+        return torch.logaddexp(self.policy.log_prob(view, actions, memory, starts) + math.log1p(-self.share), wandering)
+
+
 def _unbounded(action: Continuous) -> bool:
     return math.isinf(action.low) or math.isinf(action.high)
 

@@ -374,6 +374,18 @@ def test_what_is_seen_is_normalised_by_the_episodes_learnt_from():
     torch.testing.assert_close(state.policy.normaliser.std, seen.std(0, correction=0))
 
 
+def test_a_rate_that_decays_rises_and_ends_near_nothing():
+    config = bc.Config(net=SMALL, decay=True, rate=0.1, limit=120, steps=10, batch=64, held_out=0.0)
+    demos, draws, rates = noisy_signs(50), generator(15), []
+    state = bc.init(config, demos, None, draws)
+    while not bc.finished(config, state):
+        bc.update(config, state, demos, None, draws)
+        rates.append(state.optimizer.param_groups[0]["lr"])
+    done = torch.tensor([9.0, 59.0, 119.0]).double() / 120  # float32 is coarse beside pi
+    cosine = 0.05 * (1 + (math.pi * done).cos()) * torch.tensor([1 / 3, 1.0, 1.0])
+    assert [rates[0], rates[5], rates[11]] == pytest.approx(cosine.tolist(), rel=1e-6)
+
+
 # ---- refusals
 
 

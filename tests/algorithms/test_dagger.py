@@ -406,8 +406,10 @@ def test_neither_recordings_nor_answers_leave_nothing_to_learn_from():
 
 
 def test_who_cannot_be_asked_is_refused():
-    with pytest.raises(ConfigError, match="asks an expert in the env"):
+    with pytest.raises(ConfigError, match="asks an expert in an env, and there is none"):
         dagger.init(dagger.Config(), None, None, generator(0))
+    with pytest.raises(ConfigError, match="asks an expert in the env"):
+        dagger.init(dagger.Config(), None, tabular.slip_chain(), generator(0))
     with pytest.raises(EnvError, match="ships no expert"):
         learn(Recall())
     with pytest.raises(ConfigError, match="bc asks nobody"):

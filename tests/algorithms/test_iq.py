@@ -90,6 +90,21 @@ def test_where_play_has_not_ended_yet_the_experts_ends_do_not_drown_all_else():
     torch.testing.assert_close(chances(run.policy, 4)[..., 1], torch.full((4, 2), 0.711), atol=0.1, rtol=0)
 
 
+def test_the_scale_of_what_is_seen_may_be_half_the_learners():
+    """Mean and deviation of an even mixture of the demonstrators' steps and the first that were played."""
+    game = api.make_env("spread")
+    demos = api.record(game, episodes=2)
+    state = iq.init(iq.Config(sampling="online", scales="both", envs=4, segment=5), demos, game, generator(0))
+    theirs, ours = demos.padded().obs.double().flatten(0, -2), state.replay.kept.obs.double().flatten(0, -2)
+    mean = (theirs.mean(0) + ours.mean(0)) / 2
+    square = (theirs.square().mean(0) + ours.square().mean(0)) / 2
+    scale = state.soft.policy.normaliser
+    torch.testing.assert_close(scale.mean, mean.float(), atol=1e-5, rtol=1e-5)
+    moves = theirs.std(0) > 1e-6  # of the others the normaliser keeps 1
+    found = (square - mean.square()).sqrt().float()
+    torch.testing.assert_close(scale.std[moves], found[moves], atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sampling", ["value", "online"])
 def test_the_way_to_a_goal_is_walked_though_the_game_is_over_there(sampling):
@@ -223,6 +238,9 @@ def test_a_gymnasium_is_played_through_the_doors():
         ({"rate": float("nan")}, "rate: got nan"),
         ({"max_grad_norm": 0.0}, "max_grad_norm: got 0.0"),
         ({"discount": 1.1}, "discount: got 1.1"),
+        ({"follow": 1.5}, "follow: got 1.5"),
+        ({"explore": -0.1}, "explore: got -0.1"),
+        ({"dread": -1.0}, "dread: got -1.0"),
         ({"burn_in": 32}, "burn_in: got 32 of a window of 32"),
         ({"sampling": "online", "penalty": 0.0}, "grow for ever"),
         ({"sampling": "online", "discount": 1.0}, "grow for ever"),

@@ -230,6 +230,18 @@ def test_recordings_of_another_horizon_are_refused_where_games_end():
     begun(env, unlike, absorbing=False)  # ends are left out of account
 
 
+@pytest.mark.parametrize("name", ["magail", "maairl", "gmmil", "pwil"])
+def test_they_are_refused_before_a_clone_of_minutes_is_made(name, monkeypatch):
+    env = exits(0.3)
+    demos = cut(api.record(env, episodes=40), 7)
+    monkeypatch.setattr(bc, "clone", lambda *_: pytest.fail("a clone was made first"))
+    with pytest.raises(DemosError, match="another horizon"):
+        api.train(name, demos, env, updates=1)
+    if name == "magail":
+        with pytest.raises(ConfigError, match="two teams are needed"):
+            api.train(name, api.record(env, episodes=4), env, config={"zero_sum": True}, updates=1)
+
+
 def test_learners_time_after_the_end_nears_the_demonstrators_when_they_play_alike():
     env = exits(0.3)
     demos = api.record(env, episodes=1000)

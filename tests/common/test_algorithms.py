@@ -14,7 +14,8 @@ SMALL = {  # settings that make each algorithm quick
     "blades": {"asked": 4, "steps": 2},
     "dagger": {"clone": {"batch": 32, "steps": 2, "limit": 4, "net": {"hidden": 8}}, "envs": 2, "steps": 2},
     "gmmil": BEGINNING | {"points": 16},
-    "iq": {"sampling": "online", "batch": 32, "steps": 2, "envs": 4, "segment": 5, "replay": 50, "net": {"hidden": 8}},
+    "iq": {"sampling": "online", "batch": 32, "steps": 2, "envs": 4, "segment": 5, "replay": 50, "net": {"hidden": 8}}
+    | {"scales": "both", "follow": 0.1, "explore": 0.2, "dread": 2.0},
     "maairl": BEGINNING | {"judge": {"hidden": 8}, "batch": 16, "replay": 1},
     "magail": BEGINNING | {"judge": {"hidden": 8}, "batch": 16},
     "malice": {"steps": 2},

@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import understudy
+from understudy.compiled import Compiled
+from understudy.compiled import compiled as compiled_env
 from understudy.core import native
 from understudy.core.errors import ShapeError
 from understudy.core.random import generator, uniform
@@ -224,7 +226,8 @@ def test_a_state_that_no_kitchen_comes_to_is_torchs_own_to_judge(leaf, value):
 @compiled
 def test_actions_that_are_none_are_torchs_own_to_judge():
     state, actions = moment()
-    for odd in (actions + 1, actions - 6, actions[:, :1], actions[:2], actions.float(), actions.int()):
+    wide, far = (actions[:, :1], actions[:2], actions.float(), actions.int()), actions.to("meta")
+    for odd in (actions + 1, actions - 6, *wide, far):
         assert kitchen_native.step(ROOM, state, odd) is None
     with pytest.raises(ShapeError, match="actions"):
         ROOM.step(state, actions[:2], torch.empty(2, 0))
@@ -252,7 +255,7 @@ def test_states_of_other_dtypes_and_shapes_and_strides_are_torchs_own(leaf):
     [
         ("on meta", lambda s: kitchen_native.observe(ROOM, tree_map(lambda x: x.to("meta"), s))),
         ("torch.func", lambda s: torch.func.jvp(lambda x: (ROOM.observe(s), x)[1], (torch.ones(1),), (torch.ones(1),))),
-        ("another dtype", lambda s: ROOM.observe(replace(s, cell=s.cell.int()))),
+        ("other dtypes", lambda s: ROOM.observe(replace(s, cell=s.cell.int()))),
     ],
 )
 def test_where_it_does_not_fit_torch_does_it_and_says_why_once(why, call, caplog):
@@ -282,6 +285,12 @@ def test_where_floats_are_doubles_torch_does_it():
         torch.set_default_dtype(torch.float32)
 
 
+@compiled
+def test_torch_compiles_no_kitchen_that_plays_faster_as_it_is():
+    assert ROOM.native and compiled_env(ROOM) is ROOM
+    assert isinstance(compiled_env(ROOM, "cuda"), Compiled)
+
+
 def test_switched_off_it_is_the_plain_twin(afresh, monkeypatch, caplog):
     monkeypatch.setenv("UNDERSTUDY_KITCHEN", "0")
     state, actions = moment()
@@ -289,7 +298,7 @@ def test_switched_off_it_is_the_plain_twin(afresh, monkeypatch, caplog):
         assert same(ROOM.step(state, actions, torch.empty(3, 0)), ROOM.plain_step(state, actions))
         assert same(ROOM.observe(state), ROOM.plain_observe(state))
     said = "off: UNDERSTUDY_KITCHEN is 0"
-    assert kitchen_native.status() == said
+    assert kitchen_native.status() == said and not ROOM.native
     assert [record.getMessage() for record in caplog.records] == [f"kitchens are played by torch alone: {said}"]
     assert not afresh.exists()
 

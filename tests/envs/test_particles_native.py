@@ -262,14 +262,13 @@ def test_a_game_made_from_another_is_paid_and_seen_by_its_own_rules():
     _, rewards, _ = env.step(state, actions, torch.empty(9, 0))
     _, plain, _ = Spread().step(state, actions, torch.empty(9, 0))
     torch.testing.assert_close(rewards, 2 * plain)
-    assert not env.compiled and Spread().compiled
+    assert not env.native and Spread().native
 
 
 @native
-def test_what_is_compiled_by_itself_is_not_compiled_again(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def test_what_is_compiled_by_itself_is_not_compiled_again():
     for env in (Spread(), Tag(), PredatorPrey()):
-        assert compiled(env) is env
+        assert compiled(env) is env and isinstance(compiled(env, "cuda"), Compiled)
     for env in (Push(), Crypto(), Navigation(), WorldComm()):
         assert isinstance(compiled(env), Compiled)
 
@@ -335,7 +334,7 @@ def test_switched_off_it_is_torchs(afresh, monkeypatch, caplog):
         after, rewards, _ = ROOM.step(state, actions, torch.empty(3, 0))
         assert same((after, rewards), ROOM.plain_step(state, actions))
     said = "off: UNDERSTUDY_PARTICLES is 0"
-    assert particles_native.status() == said and not ROOM.compiled
+    assert particles_native.status() == said and not ROOM.native
     assert [record.getMessage() for record in caplog.records] == [f"particle games are played by torch alone: {said}"]
     assert not afresh.exists()
 

@@ -219,3 +219,7 @@ def test_calibration_is_exact_on_a_case_by_hand():
     # judged 0.75: weights 3/6 expert, 1/6 learner: share 0.75. judged 0.25: 2/6 learners: share 0, off by 0.25
     assert calibration_error(expert, learner).item() == pytest.approx(0.25 * 2 / 6, abs=1e-6)
     assert calibration_error(torch.zeros(4, 2), torch.zeros(9, 2)).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_discriminator_that_has_diverged_has_no_calibration():
+    assert calibration_error(torch.tensor([[0.0], [math.nan]]), torch.zeros(2, 1)).isnan()

@@ -140,6 +140,28 @@ def test_no_step_is_moved_by_what_lies_beyond_its_episode():
         torch.testing.assert_close(getattr(ours, name)[first], getattr(theirs, name)[first])
 
 
+@pytest.mark.parametrize("spec", [SPEC, EnvSpec(agents=2, obs=2, action=Continuous(1, -2.0, 2.0))])
+def test_what_a_step_led_to_may_be_valued_by_a_slower_copy(spec):
+    """As the copy values it, with no gradient of the copy's; all else as without one."""
+    soft, slow, part = made(spec=spec), made(spec=spec, seed=4), segment(spec)
+    rest = REST[: spec.agents]
+    ours, theirs = soft.value(part, rest, generator(1)), slow.value(part, rest, generator(1))
+    source = generator(1)
+    steps = soft.ahead(slow, part, rest, source)
+    torch.testing.assert_close(steps.after, theirs.after)
+    torch.testing.assert_close((steps.chosen, steps.weight), (ours.chosen, ours.weight))
+    assert not steps.after.requires_grad
+    torch.testing.assert_close(soft.ahead(None, part, rest, generator(1)).after, ours.after)
+
+
+def test_a_copy_goes_a_share_of_the_way():
+    fast, slow = made(), made(seed=4)
+    ends = [(a.detach().clone(), b.detach().clone()) for a, b in zip(slow.parameters(), fast.parameters(), strict=True)]
+    slow.follow(fast, 0.25)
+    for (mine, other), now in zip(ends, slow.parameters(), strict=True):
+        torch.testing.assert_close(now.data, 0.75 * mine + 0.25 * other)
+
+
 # ---- continuous moves
 
 

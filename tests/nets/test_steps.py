@@ -9,10 +9,11 @@ import torch
 
 from tests.nets.test_fused import compiled
 from understudy.algorithms import bc, ppo
+from understudy.core import native
 from understudy.core.random import generator
 from understudy.core.tree import tree_map, tree_take
 from understudy.core.types import Continuous, Discrete, EnvSpec, MultiDiscrete, Segment, View, legal_size
-from understudy.nets import NetConfig, Values, build_policy, fused, native, steps
+from understudy.nets import NetConfig, Values, build_policy, fused, steps
 
 ACTIONS = [Discrete(5), MultiDiscrete((3, 2, 4)), Continuous(2)]
 NETS = [
@@ -166,16 +167,16 @@ def test_a_step_has_the_same_bits_with_any_number_of_threads_and_wherever_rows_l
 
 @compiled
 def test_what_cloning_tells_and_learns_is_alike_by_either_way(monkeypatch):
-    """`bc` itself, with symmetric worlds and without: both ways learn from the same minibatches."""
+    """`bc` itself, with symmetric worlds and without, and with a rate that changes from step to step."""
     from understudy import api
 
     env = api.make_env("spread")
     demos = api.record(env, episodes=12)
-    for symmetric in (False, True):
+    for more in ({"symmetric": False}, {"symmetric": True}, {"decay": True, "limit": 8}):
         results = []
         for library in (steps._library, lambda: None):
             monkeypatch.setattr(steps, "_library", library)
-            config = bc.Config(batch=64, steps=6, symmetric=symmetric, net=NetConfig(hidden=32))
+            config = bc.Config(batch=64, steps=6, net=NetConfig(hidden=32), **more)
             source = generator(4)
             state = bc.init(config, demos, env, source)
             told = bc.update(config, state, demos, env, source)
@@ -254,6 +255,7 @@ def first_layer_stays(policy):
         (NetConfig(joint=True), None),
         (NetConfig(members=2), None),
         (NetConfig(dropout=0.1), None),
+        (NetConfig(input_dropout=0.1), None),
         (NetConfig(hidden=fused.WIDEST + 1), None),
         (NetConfig(), to_double),
         (NetConfig(), first_layer_stays),

@@ -75,6 +75,45 @@ def test_whoever_waits_takes_the_processes_with_it(number, tmp_path):
     assert sum(place.exists() for place in places) == 2
 
 
+SAVERS = """
+import signal, sys, time
+from pathlib import Path
+from understudy.runs.loop import _signals
+from understudy.runs.many import side_by_side
+
+def learn(place):
+    with _signals() as came:
+        Path(place).write_text("learns")
+        while not came:
+            time.sleep(0.01)
+        time.sleep(1)  # what saving may take
+        Path(place).write_text("saved")
+    raise KeyboardInterrupt
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    side_by_side(learn, sys.argv[1:], 2)
+"""
+
+
+def test_ctrl_c_in_a_terminal_which_all_processes_hear_lets_each_save_itself(tmp_path):
+    script = tmp_path / "savers.py"
+    script.write_text(SAVERS)
+    places = [tmp_path / str(k) for k in range(2)]
+    waiting = subprocess.Popen(
+        [sys.executable, str(script), *map(str, places)],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    end = time.monotonic() + 120
+    while not all(place.exists() and place.read_text() for place in places) and time.monotonic() < end:
+        time.sleep(0.1)
+    os.killpg(waiting.pid, signal.SIGINT)
+    assert waiting.wait(60) != 0
+    assert [place.read_text() for place in places] == ["saved", "saved"]
+
+
 def alive(process):
     for _ in range(100):
         try:

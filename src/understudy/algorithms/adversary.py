@@ -44,28 +44,39 @@ class Side:
     gone: Float[Tensor, "step"]  # the share of the play that the step came from
 
 
-def beginning(
-    start: str,
-    clone: bc.Config,
-    net: NetConfig,
-    demos: Demos | None,
-    env: Env | None,
-    generator: torch.Generator,
-    symmetric: bool = False,
-) -> AgentPolicy:
-    """The policy to begin from: "clone" of the demonstrators, "fresh", or read from the folder `start`.
-
-    Args:
-        symmetric: the clone learns from symmetric worlds too, whatever `clone` says.
+def expect_both(demos: Demos | None, env: Env | None) -> tuple[Demos, Env]:
+    """What is learnt from, and where.
 
     Raises:
         DemosError: there are no demonstrations.
-        ConfigError: there is no env to play in, or the saved policy is for others than the agents of this one.
+        ConfigError: there is no env to play in.
     """
     if demos is None or not len(demos):
         raise DemosError("there is no demonstration to tell the learner's play from: give it a recording.")
     if env is None:
         raise ConfigError("this method learns by playing against a discriminator: give it an env.")
+    return demos, env
+
+
+def beginning(
+    start: str,
+    clone: bc.Config,
+    net: NetConfig,
+    demos: Demos,
+    env: Env,
+    generator: torch.Generator,
+    symmetric: bool = False,
+) -> AgentPolicy:
+    """The policy to begin from: "clone" of the demonstrators, "fresh", or read from the folder `start`.
+
+    A clone takes its time: what is to be refused is refused before.
+
+    Args:
+        symmetric: the clone learns from symmetric worlds too, whatever `clone` says.
+
+    Raises:
+        ConfigError: the saved policy is for others than the agents of this env.
+    """
     if start == "fresh":
         return build_policy(net, env.spec, generator)
     if start == "clone":

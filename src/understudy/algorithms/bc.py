@@ -31,6 +31,8 @@ from understudy.demos.replay import batch_of, looks
 from understudy.nets import AgentPolicy, NetConfig, build_policy, steps
 from understudy.rollout import choosing, score
 
+WARM = 30  # gradient steps in which a rate that decays rises
+
 
 @dataclass(frozen=True)
 class Config:
@@ -41,6 +43,7 @@ class Config:
     steps: int = 20  # gradient steps in one update
     limit: int = 20_000  # gradient steps in all, at most
     rate: float = 1e-3
+    decay: bool = False  # the rate rises for `WARM` gradient steps, and falls to 0 at `limit`, along half a cosine
     weight_decay: float = 1e-4
     held_out: float = 0.1  # share of the episodes that decides when to stop; 0: never stop early
     patience: int = 10  # looks at them without a better likelihood before it stops (a look a pass, or an update)
@@ -100,6 +103,8 @@ def update(
     at_once = steps.cloning(state.policy, state.optimizer, config.max_grad_norm)
     losses = []
     for _ in range(min(config.steps, config.limit - state.position)):
+        if config.decay:
+            state.optimizer.param_groups[0]["lr"] = _rate(config, state.position)
         if at_once is not None:
             losses.append(at_once(*_drawn(config, state, train, groups, generator)))
         else:
@@ -187,6 +192,10 @@ def _drawn(config: Config, state: State, train: Demos, groups: Groups, generator
         return drawn.among, drawn.rows, drawn.weight
     part = elsewhere(groups, train.batch(state.position, config.batch, state.seed, following=False), generator)
     return part, None, part.weight
+
+
+def _rate(config: Config, position: int) -> float:
+    return config.rate * min(1.0, (position + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * position / config.limit))
 
 
 def _look_at_held_out(state: State, held: Demos | None) -> None:

@@ -73,6 +73,8 @@ class State:
 
 def init(config: Config, demos: Demos | None, env: Any, generator: torch.Generator) -> State:
     """A fresh policy, and what recordings tell where there are any."""
+    if env is None:
+        raise ConfigError("blades asks an expert in an env, and there is none: give it one.")
     if not hasattr(env, "expert"):
         raise ConfigError("blades asks an expert in the env: hand in one, as `rollout.Queried(env, expert, name)` is.")
     if next(tree_leaves(env.expert.start(1)), None) is not None:

@@ -99,6 +99,8 @@ cold = bc.cold_start
 
 def init(config: Config, demos: Demos | None, env: Any, generator: torch.Generator) -> State:
     """A clone of the recordings; a fresh policy where there are none, for whom the expert plays the first round."""
+    if env is None:
+        raise ConfigError("dagger asks an expert in an env, and there is none: give it one.")
     if not hasattr(env, "expert"):
         raise ConfigError("dagger asks an expert in the env: hand in one, as `rollout.Queried(env, expert, name)` is.")
     spec = env.spec

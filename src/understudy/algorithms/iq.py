@@ -8,12 +8,14 @@ So one looks for the Q under whose reward the demonstrators do better than whoev
 `sampling` says over which steps the second mean goes, and the third:
     value    the demonstrators' own (offline): cloning, with a price on the rewards that the clone implies
     v0       the same with the step t weighed by discount^t, so that the second mean is (1 - discount) V(s_0) (offline)
-    online   half the demonstrators', half play of the policy learnt so far, kept for a while and drawn from again
+    online   half the demonstrators', half play of the policy learnt so far, kept for a while and drawn from again;
+             with `follow`, V(s') is that of a slower copy of Q
 
 Agents learn each by themselves (`mixer="none"`), or r and V are those of a team: sums of its agents' own (`sum`, VDN),
 or monotone mixtures (`monotone`, MIFQ). Sources: Garg et al. 2021, arXiv:2106.12142; Bui et al. 2024, arXiv:2310.06801.
 """
 
+import copy
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -27,13 +29,13 @@ from understudy.core.config import at_least_one, not_negative, share
 from understudy.core.errors import ConfigError, DemosError
 from understudy.core.symmetry import Groups, elsewhere, symmetries_of
 from understudy.core.tree import tree_map
-from understudy.core.types import Env
+from understudy.core.types import Env, Policy, Segment
 from understudy.demos.demos import Demos
 from understudy.demos.replay import Replay, batch_of, looks
 from understudy.maths.soft_q import discounted, iq_loss, iq_rest
 from understudy.nets import AgentPolicy, NetConfig
 from understudy.nets.soft_q import SoftQ, leaving
-from understudy.rollout import Live, begin, collect
+from understudy.rollout import Live, Wandering, begin, collect
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,17 @@ class Config:
     envs: int = 32  # online: played side by side
     segment: int = 16  # online: steps played in each env before an update, by policies without a past
     replay: int = 65_536  # online: steps of play that are kept
+    scales: Literal["demos", "both"] = "demos"  # online: whose steps set the scale of what is seen; both: half and half
+    follow: float = 0.0  # online: above 0 V(s') is of a slower copy of Q, which follows so far in a gradient step
+    explore: float = 0.0  # online: share of moves drawn from all legal ones at first; it falls to 0 until the limit
+    dread: float = 1.0  # online: how many times as bad as a life unlike the demonstrators' a rest is that repels
 
     def __post_init__(self) -> None:
         at_least_one(self, "batch", "window", "steps", "limit", "envs", "segment", "replay")
-        not_negative(self, "penalty", "rate", "weight_decay")
+        not_negative(self, "penalty", "rate", "weight_decay", "dread")
         if not self.max_grad_norm > 0:
             raise ConfigError(f"max_grad_norm: got {self.max_grad_norm}, but it must be above 0; inf clips nothing.")
-        share(self, "discount")
+        share(self, "discount", "follow", "explore")
         if not 0 <= self.burn_in < self.window:
             raise ConfigError(f"burn_in: got {self.burn_in} of a window of {self.window}: some steps must be learnt.")
         if self.sampling == "online" and (self.penalty == 0 or self.discount == 1):
@@ -84,6 +90,7 @@ class State:
     position: int = 0  # minibatches learnt
     live: Live | None = None  # online: the envs in play
     replay: Replay | None = None  # online: what was played
+    slow: SoftQ | None = None  # online, with `follow`: a slower copy of Q
 
 
 def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.Generator) -> State:
@@ -104,8 +111,11 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
         if env is None:
             raise ConfigError("sampling: 'online' plays in the env, and there is none: give it one, or use 'value'.")
         state.live = begin(env, soft.policy, min(config.envs, getattr(env, "copies", config.envs)), generator)
-        played, state.live = collect(env, soft.policy, state.live, _length(config, state), generator)
-        state.replay = Replay.of(played, config.replay)
+        state.replay = Replay.of(_played(config, state, env, generator), config.replay)
+        if config.scales == "both" and begins is None:
+            scale, obs = soft.policy.normaliser, state.replay.kept.obs
+            scale.observe(obs.flatten(0, -2), as_many=float(scale.count))
+        state.slow = copy.deepcopy(soft) if config.follow else None
     return state
 
 
@@ -115,10 +125,10 @@ def update(
     """`steps` gradient steps; online, a segment is played before them."""
     rest = torch.zeros_like(state.leave)
     if state.replay is not None:
-        assert env is not None and state.live is not None
-        played, state.live = collect(env, state.soft.policy, state.live, _length(config, state), generator)
-        state.replay.put(played)
+        assert env is not None
+        state.replay.put(_played(config, state, env, generator))
         rest = iq_rest(state.leave, leaving(state.replay.kept), config.discount, config.penalty)
+        rest = rest.where(rest > 0, config.dread * rest)
     groups = _worlds(config, env)
     totals = []
     for _ in range(min(config.steps, config.limit - state.position)):
@@ -126,6 +136,8 @@ def update(
             group["lr"] = group["initial_lr"] * (1 - state.position / config.limit)
         loss, reward = _loss(config, state, demos, groups, state.soft.shared(rest), generator)
         descend(state.optimizer, loss, config.max_grad_norm)
+        if state.slow is not None:
+            state.slow.follow(state.soft, config.follow)
         state.position += 1
         totals.append(torch.stack([loss.detach(), reward]))
     loss, reward = torch.stack(totals).mean(dim=0)
@@ -160,14 +172,24 @@ def _loss(
         expert = discounted(soft.value(part, rest, generator), config.discount)
     else:
         part = elsewhere(groups, batch_of(demos, state.position, config.batch, state.seed, window), generator)
-        expert = soft.value(part, rest, generator, burn_in)
+        expert = soft.ahead(state.slow, part, rest, generator, burn_in)
     chase, played = soft.chase(part, generator), None
     if state.replay is not None:
         ours = elsewhere(groups, state.replay.draw(config.batch, window, generator), generator)
-        played = soft.value(ours, rest, generator, burn_in)
+        played = soft.ahead(state.slow, ours, rest, generator, burn_in)
         chase = (chase + soft.chase(ours, generator)) / 2
     loss, reward = iq_loss(expert, played, config.discount, config.penalty)
     return loss + chase, reward
+
+
+def _played(config: Config, state: State, env: Env, generator: torch.Generator) -> Segment:
+    """A segment of play by the policies as they are, now and then wandering."""
+    assert state.live is not None
+    policy: Policy = state.soft.policy
+    if config.explore:
+        policy = Wandering(policy, env.spec, config.explore * (1 - state.position / config.limit))
+    played, state.live = collect(env, policy, state.live, _length(config, state), generator)
+    return played
 
 
 def _worlds(config: Config, env: Env | None) -> Groups:

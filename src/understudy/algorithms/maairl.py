@@ -141,10 +141,11 @@ cold = bc.cold_start
 
 def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.Generator) -> State:
     """Policies to begin from, a fresh reward and fresh values, fresh envs."""
+    demos, env = adversary.expect_both(demos, env)
+    gone = adversary.demonstrators_gone(demos, env.spec.horizon, config.learner.discount)
     policy = adversary.beginning(
         config.start, config.clone, config.learner.net, demos, env, generator, config.symmetric
     )
-    assert demos is not None and env is not None
     if config.replay and policy.config.has_past:
         raise ConfigError("replay: what a policy with a past would do now in old steps is not known. Use 0.")
     values = Values(env.spec, generator, config.learner.central, config.learner.value_hidden, share=policy.config.share)
@@ -154,7 +155,6 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
         shaped.observe(part)
     random = _at_random(config, env, generator)
     shaped.observe(random.steps)
-    gone = adversary.demonstrators_gone(demos, env.spec.horizon, config.learner.discount)
     live = begin(env, policy, config.learner.envs, generator)
     return State(
         policy=policy,

@@ -115,10 +115,7 @@ cold = bc.cold_start
 
 def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.Generator) -> State:
     """Policies to begin from, fresh discriminators and values, fresh envs."""
-    policy = adversary.beginning(
-        config.start, config.clone, config.learner.net, demos, env, generator, config.symmetric
-    )
-    assert demos is not None and env is not None
+    demos, env = adversary.expect_both(demos, env)
     gone = torch.tensor(0.0)
     if config.absorbing:
         gone = adversary.demonstrators_gone(demos, env.spec.horizon, config.learner.discount)
@@ -130,6 +127,9 @@ def init(config: Config, demos: Demos | None, env: Env | None, generator: torch.
         raise ConfigError(_trap(config, "demonstrators leave games that go on"))
     if config.zero_sum:
         _two_teams(env.spec)
+    policy = adversary.beginning(
+        config.start, config.clone, config.learner.net, demos, env, generator, config.symmetric
+    )
     values = Values(env.spec, generator, config.learner.central, config.learner.value_hidden, share=policy.config.share)
     judge = Judge(config.judge, env.spec, generator)
     opponents = Opponents(env.spec, generator, share=config.judge.share) if config.opponents else None

@@ -122,8 +122,9 @@ def learner_of(
     generator: torch.Generator,
 ) -> Learner:
     """Policies to begin from (`adversary.beginning`), fresh values, fresh envs."""
+    demos, env = adversary.expect_both(demos, env)
+    adversary.demonstrators_gone(demos, env.spec.horizon, config.discount)  # refused before a clone is made
     policy = adversary.beginning(start, clone, config.net, demos, env, generator)
-    assert env is not None
     values = Values(env.spec, generator, config.central, config.value_hidden, share=policy.config.share)
     live = begin(env, policy, config.envs, generator)
     running = live.view.obs.new_zeros(config.envs, env.spec.agents)

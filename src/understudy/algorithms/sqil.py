@@ -10,7 +10,7 @@ monotone mixtures (`monotone`). Source: Reddy et al. 2020, arXiv:1905.11108, equ
 """
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -106,15 +106,11 @@ def update(config: Config, state: State, demos: Demos, env: Env, generator: torc
         sides, chase = [], torch.zeros(())
         theirs = batch_of(demos, state.position, config.batch, state.seed, window)
         for part in (theirs, state.replay.draw(config.batch, window, generator)):
-            with torch.no_grad():
-                after = slow.value(part, rest, generator, burn_in).after
-            sides.append(replace(soft.value(part, rest, generator, burn_in), after=after))
+            sides.append(soft.ahead(slow, part, rest, generator, burn_in))
             chase = chase + soft.chase(part, generator) / 2
         loss = sqil_loss(sides[0], sides[1], config.discount, reward)
         descend(state.optimizer, loss + chase, config.max_grad_norm)
-        with torch.no_grad():
-            for mine, fast in zip(slow.parameters(), soft.parameters(), strict=True):
-                mine.lerp_(fast, config.follow)
+        slow.follow(soft, config.follow)
         state.position += 1
         losses.append(loss.detach())
     return {"loss": torch.stack(losses).mean()}

@@ -243,6 +243,7 @@ class Env(Protocol):
         draw(whole: Float[feature]) -> Scene        shapes for pictures of one moment, played or recorded
         symmetries() -> core.symmetry.Groups        worlds in which the same is a right thing to do
         restart(state, ended: Bool[env], noise) -> State    instead of `reset`, for simulators that keep state inside
+        native: bool                                whether compiled functions of its own play it, on the CPU
     """
 
     @property

@@ -69,6 +69,8 @@ struct Kitchen {  // as in kitchen_native.py
     double points;              // of a soup of three onions
     const int32_t* tile;        // [cell]
     const int32_t* ahead;       // [cell, 4]
+    const int32_t* walkable;    // [cell, 4] all bits set where the cell ahead is floor, else none
+    const int32_t *x, *y;       // [cell]
     const int32_t* place;       // [cell], -1 where there is no floor
     const int32_t* spots;       // [spot] cells: the counters, then the pots
     const int32_t* spot;        // [cell] its number, or that of its tile, counted from behind the last spot
@@ -175,8 +177,8 @@ bool step(const Kitchen& k, const State& old, const int64_t* actions, State& now
         for (int64_t i = 0; i < cooks; i++) {
             bool moves = action[i] < STAY;
             int64_t turned = moves ? action[i] : facing[i];
-            int64_t ahead = k.ahead[4 * cell[i] + turned];
-            wanted[i] = moves & (k.tile[ahead] == FLOOR) ? ahead : cell[i];
+            int64_t ahead = k.ahead[4 * cell[i] + turned], walks = moves & k.walkable[4 * cell[i] + turned];
+            wanted[i] = walks ? ahead : cell[i];
             now.facing[env * cooks + i] = turned;
             now.last_actions[env * last + i * k.past] = action[i];
             rewards[env * cooks + i] = float(paid) * float(k.points);
@@ -205,8 +207,9 @@ typedef float Floats8 __attribute__((vector_size(32)));
 
 Floats4 flags(Four which) { return (Floats4)(which & 0x3f800000); }  // 1.0 where all bits are set
 
+template <int COOKS_OR_ANY>
 bool observe(const Kitchen& k, const State& state, float* out, int64_t env) {
-    const int cooks = k.cooks, spots = k.counters + k.pots;
+    const int cooks = COOKS_OR_ANY ? COOKS_OR_ANY : k.cooks, spots = k.counters + k.pots;
     const int64_t *at = state.cell + env * cooks, *facings = state.facing + env * cooks;
     const int16_t *hands = state.hands + env * cooks * 3, *things = state.things + env * k.cells * 3;
     uint8_t stages[BENCHES + 6];
@@ -244,13 +247,12 @@ bool observe(const Kitchen& k, const State& state, float* out, int64_t env) {
         one_hot<Floats8>(out + 7, did);
         one_hot<Floats8>(out + 13, k.tile[front]);
         one_hot<Floats4>(out + 19, lies - 1);
-        Four around = load<Four>(k.ahead + 4 * cell[me]), taken = {}, floor;
+        Four around = load<Four>(k.ahead + 4 * cell[me]), floor = load<Four>(k.walkable + 4 * cell[me]), taken = {};
         bool met = false;
         for (int i = 0; i < cooks; i++) {
             taken |= around == cell[i];
             met |= front == cell[i];
         }
-        for (int d = 0; d < 4; d++) floor[d] = k.tile[around[d]] == FLOOR ? -1 : 0;
         out[22] = met;
         one_hot<Floats>(out + 23, EFFECTS[stages[k.spot[front]]][hand[me]]);
         Four faces = Four{0, 1, 2, 3} == facing[me];
@@ -283,11 +285,10 @@ bool observe(const Kitchen& k, const State& state, float* out, int64_t env) {
             one_hot<Floats4>(out + 4, hand[i] - 1);
             out += 7;
         }
-        int width = k.width, x = cell[me] % width, y = cell[me] / width;
         for (int ahead = 1; ahead < cooks; ahead++) {
             int i = me + ahead < cooks ? me + ahead : me + ahead - cooks;
-            int right = cell[i] % width - x, down = cell[i] / width - y;
-            out[0] = k.right[right + width - 1];
+            int right = k.x[cell[i]] - k.x[cell[me]], down = k.y[cell[i]] - k.y[cell[me]];
+            out[0] = k.right[right + k.width - 1];
             out[1] = k.down[down + k.height - 1];
             out[2] = k.close[(right < 0 ? -right : right) + (down < 0 ? -down : down)];
             out += 3;
@@ -356,11 +357,17 @@ int64_t over(int64_t envs, int64_t threads, Part part) {
     return !odd;
 }
 
+// `row(k, state, out, env)` of all envs, each `width` floats wide. `k` and `state` are copied, so that no float written
+// can be taken for a part of them.
 template <typename Row>
-int64_t rows(const Kitchen& k, const State& state, float* out, int64_t width, int64_t envs, int64_t threads, Row row) {
-    return over(envs, threads, [&](int64_t from, int64_t to) {
-        for (int64_t env = from; env < to; env++)
+int64_t rows(const Kitchen* known, const State* seen, float* out, int64_t width, int64_t envs, int64_t threads, Row row) {
+    return over(envs, threads, [=](int64_t from, int64_t to) {
+        const Kitchen k = *known;
+        const State state = *seen;
+        for (int64_t env = from; env < to; env++) {
+            for (int64_t ahead = 0; ahead < width; ahead += LANES) __builtin_prefetch(out + (env + 2) * width + ahead, 1);
             if (!row(k, state, out + env * width, env)) return false;
+        }
         return true;
     });
 }
@@ -378,10 +385,13 @@ int64_t understudy_kitchen_step(
 }
 
 int64_t understudy_kitchen_observe(const Kitchen* k, const State* state, float* out, int64_t envs, int64_t threads) {
-    return rows(*k, *state, out, k->cooks * k->features, envs, threads, observe);
+    auto two = [](auto&&... given) { return observe<2>(given...); };
+    auto any = [](auto&&... given) { return observe<0>(given...); };
+    const int64_t width = k->cooks * k->features;
+    return k->cooks == 2 ? rows(k, state, out, width, envs, threads, two) : rows(k, state, out, width, envs, threads, any);
 }
 
 int64_t understudy_kitchen_whole(const Kitchen* k, const State* state, float* out, int64_t envs, int64_t threads) {
-    return rows(*k, *state, out, k->whole, envs, threads, whole);
+    return rows(k, state, out, k->whole, envs, threads, [](auto&&... given) { return whole(given...); });
 }
 }

@@ -96,6 +96,11 @@ class Kitchen:
         return 5.0 if self.rules == "2019" else 20.0
 
     @property
+    def native(self) -> bool:
+        """Whether compiled functions play it, on the CPU; torch does elsewhere."""
+        return kitchen_native.ready(self)
+
+    @property
     def spec(self) -> EnvSpec:
         board = self.board()
         cooks = len(board.start)

@@ -11,6 +11,9 @@ comes to.
 import ctypes
 import logging
 import os
+import struct
+import weakref
+from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from understudy.core import native
-from understudy.envs.kitchen_board import FAR, Board, State
+from understudy.envs.kitchen_board import FAR, FLOOR, Board, State
 
 SIGNATURES = {  # name: pointers, numbers after them
     "understudy_kitchen_step": (6, 2),
@@ -31,53 +34,46 @@ LANES = 16  # as in kitchen.cpp
 BENCHES = 256  # counters and pots at most, as in kitchen.cpp
 LARGEST = 2**24  # bytes of a kitchen's tables
 ALONE = 4096  # envs, at most, that one thread does alone
-Call = tuple[Any, int, int]  # what the compiled functions know of a kitchen, envs, threads
+_seven = struct.Struct("7P").pack
 
 
 def step(
     env: Any, state: State, actions: Tensor
 ) -> tuple[State, Float[Tensor, "env agent"], Bool[Tensor, " env"]] | None:
     """What `Kitchen.step` gives. None: torch is to do it."""
-    call = _call(env, state)
-    if call is None:
+    kitchen, old = _known(env, state)
+    fits = actions.is_cpu and actions.dtype == torch.int64 and actions.shape == state.cell.shape
+    if kitchen is None or not fits or native.watched(actions):
         return None
-    if actions.dtype != torch.int64 or actions.shape != state.cell.shape or native.watched(actions):
+    actions = actions.contiguous()
+    leaves = [torch.empty_like(x) for x in _leaves(state)]
+    rewards, terminated = torch.empty(actions.shape), torch.empty_like(state.age, dtype=torch.bool)
+    new, out = _pointers(leaves), (rewards.data_ptr(), terminated.data_ptr())
+    if not _functions().understudy_kitchen_step(kitchen.about, old, actions.data_ptr(), new, *out, *_size(state)):
         return None
-    about, *rest = call
-    actions, old = actions.contiguous(), _leaves(state)
-    new = [torch.empty_like(x) for x in old]
-    rewards, terminated = torch.empty(actions.shape), torch.empty(len(actions), dtype=torch.bool)
-    given = (
-        ctypes.byref(about),
-        _pointers(old),
-        actions.data_ptr(),
-        _pointers(new),
-        rewards.data_ptr(),
-        terminated.data_ptr(),
-    )
-    return (State(*new), rewards, terminated) if _functions().understudy_kitchen_step(*given, *rest) else None
+    after = State(*leaves)
+    kitchen.last = weakref.ref(after), new
+    return after, rewards, terminated
 
 
 def observe(env: Any, state: State) -> Float[Tensor, "env agent obs"] | None:
     """What `Kitchen.observe` gives. None: torch is to do it."""
-    call = _call(env, state)
-    if call is None:
+    kitchen, given = _known(env, state)
+    if kitchen is None:
         return None
-    about, *rest = call
-    obs = torch.empty(len(state.cell), about.cooks, about.features)
-    given = ctypes.byref(about), _pointers(_leaves(state)), obs.data_ptr()
-    return obs if _functions().understudy_kitchen_observe(*given, *rest) else None
+    obs = torch.empty(len(state.cell), kitchen.cooks, kitchen.features)
+    seen = _functions().understudy_kitchen_observe(kitchen.about, given, obs.data_ptr(), *_size(state))
+    return obs if seen else None
 
 
 def whole(env: Any, state: State) -> Float[Tensor, "env feature"] | None:
     """What `Kitchen.whole` gives. None: torch is to do it."""
-    call = _call(env, state)
-    if call is None:
+    kitchen, given = _known(env, state)
+    if kitchen is None:
         return None
-    about, *rest = call
-    flat = torch.empty(len(state.cell), about.whole)
-    given = ctypes.byref(about), _pointers(_leaves(state)), flat.data_ptr()
-    return flat if _functions().understudy_kitchen_whole(*given, *rest) else None
+    flat = torch.empty(len(state.cell), kitchen.whole)
+    told = _functions().understudy_kitchen_whole(kitchen.about, given, flat.data_ptr(), *_size(state))
+    return flat if told else None
 
 
 def status() -> str:
@@ -86,6 +82,11 @@ def status() -> str:
         return "off: UNDERSTUDY_KITCHEN is 0"
     found = _functions()
     return found if isinstance(found, str) else "in use"
+
+
+def ready(env: Any) -> bool:
+    """Whether this kitchen is played by the compiled functions."""
+    return not isinstance(_kitchen(env), str)
 
 
 # ---- what the compiled functions are given ----
@@ -98,22 +99,11 @@ class About(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("cooks", "cells", "past", "places", "counters", "pots", "benches")),
         *((name, ctypes.c_int64) for name in ("cook_time", "current", "width", "height", "features", "whole")),
         ("points", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("tile", "ahead", "place", "spots", "spot", "bench", "order")),
+        *((name, ctypes.c_void_p) for name in ("tile", "ahead", "walkable", "x", "y", "place")),
+        *((name, ctypes.c_void_p) for name in ("spots", "spot", "bench", "order")),
         *((name, ctypes.c_void_p) for name in ("near_sources", "after_sources", "near_spots", "after_spots")),
         *((name, ctypes.c_void_p) for name in ("right", "down", "close", "cooked")),
     )
-
-
-def _call(env: Any, state: State) -> Call | None:
-    if torch.compiler.is_compiling():  # what follows cannot be traced
-        return None
-    kitchen = _kitchen(env)
-    reason = kitchen if isinstance(kitchen, str) else kitchen.unsuited(state)
-    if isinstance(kitchen, str) or reason is not None:
-        _tell(str(reason))
-        return None
-    envs = len(state.cell)
-    return kitchen.about, envs, torch.get_num_threads() if envs > ALONE else 1
 
 
 class _Kitchen:
@@ -121,29 +111,55 @@ class _Kitchen:
 
     def __init__(self, env: Any):
         board, spec = env.board(), env.spec
+        self.cooks, self.features, self.whole = spec.agents, spec.obs, spec.whole
         self.tables = _tables(board, env.cook_time)  # kept: `about` holds their addresses
-        self.about = About(
-            *(spec.agents, len(board.tile), env.past, len(board.places), len(board.counters), len(board.pots)),
+        about = About(
+            *(self.cooks, len(board.tile), env.past, len(board.places), len(board.counters), len(board.pots)),
             *(len(board.bench), env.cook_time, env.rules == "current", board.width, board.height),
-            *(spec.obs, spec.whole, env.points),
+            *(self.features, self.whole, env.points),
             **{name: table.data_ptr() for name, table in self.tables.items()},
         )
+        self.about = ctypes.pointer(about)
         cooks, cells = spec.agents, len(board.tile)
         inner = (cooks,), (cooks,), (cooks, 3), (cells, 3), (cooks, env.past), (), ()
         kinds = torch.int64, torch.int64, torch.int16, torch.int16, torch.int64, torch.int64, torch.int64
         self.leaves = tuple(zip(inner, kinds, strict=True))
+        self.last: tuple[Callable[[], State | None], bytes] = lambda: None, b""  # the last state made, its addresses
 
     def unsuited(self, state: State) -> str | None:
         """Why `state` is not for the compiled functions. None: it is."""
         envs = len(state.cell)
-        for x, (inner, kind) in zip(_leaves(state), self.leaves, strict=True):
-            if not x.is_cpu:
-                return f"they are for the CPU, and this is on {x.device}"
-            if x.dtype != kind or x.shape != (envs, *inner) or not x.is_contiguous():
-                return "the state is of another dtype or shape than the kitchen's own, or lies otherwise"
-        if torch.get_default_dtype() != torch.float32:
-            return f"they are for float32, and this is {torch.get_default_dtype()}"
-        return native.watched(state.cell)
+        found = [(x.is_cpu, x.dtype, x.shape, x.is_contiguous()) for x in _leaves(state)]
+        if found != [(True, kind, (envs, *inner), True) for inner, kind in self.leaves]:
+            return (
+                f"its state is on {state.cell.device}, or of other dtypes, shapes or strides than the kitchen gives it"
+            )
+        return None
+
+
+def _known(env: Any, state: State) -> tuple[_Kitchen, bytes] | tuple[None, bytes]:
+    """The kitchen and the state's addresses. None where they are not for the compiled functions; the log says why."""
+    if torch.compiler.is_compiling():  # what follows cannot be traced
+        return None, b""
+    kitchen = _kitchen(env)
+    if isinstance(kitchen, str):
+        reason: str | None = kitchen
+    elif torch.get_default_dtype() != torch.float32:
+        reason = f"they are for float32, and this is {torch.get_default_dtype()}"
+    elif not (reason := native.watched(state.cell)):
+        last, addresses = kitchen.last
+        if last() is state:  # as it was made: nothing to look for
+            return kitchen, addresses
+        if not (reason := kitchen.unsuited(state)):
+            return kitchen, _pointers(_leaves(state))
+    _tell(str(reason))
+    return None, b""
+
+
+def _size(state: State) -> tuple[int, int]:
+    """Envs and threads."""
+    envs = len(state.age)
+    return envs, torch.get_num_threads() if envs > ALONE else 1
 
 
 @lru_cache(maxsize=64)
@@ -168,8 +184,11 @@ def _tables(board: Board, cook_time: int) -> dict[str, Tensor]:
     order = torch.full((len(board.after), 2), -1)
     nearest = board.to_pots.argsort(dim=-1, stable=True)[:, :2]  # ties keep the order of the pots
     order[:, : nearest.shape[1]] = nearest
-    found = {"tile": board.tile, "ahead": board.ahead, "place": place, "spots": spots, "spot": spot}
-    found = {name: table.to(torch.int32) for name, table in (found | {"bench": board.bench, "order": order}).items()}
+    cell = torch.arange(len(board.tile))
+    found = {"tile": board.tile, "ahead": board.ahead, "walkable": -(board.tile[board.ahead] == FLOOR).long()}
+    found |= {"x": cell % board.width, "y": cell // board.width, "place": place}
+    found |= {"spots": spots, "spot": spot, "bench": board.bench, "order": order}
+    found = {name: table.to(torch.int32) for name, table in found.items()}
 
     after = board.after[::4]  # [place, 4]: where a move leads does not hang on how one faced
     to_sources = torch.full((len(board.after), LANES), FAR, dtype=torch.int8)
@@ -190,8 +209,9 @@ def _leaves(state: State) -> tuple[Tensor, ...]:
     return state.cell, state.facing, state.hands, state.things, state.last_actions, state.soups, state.age
 
 
-def _pointers(leaves: tuple[Tensor, ...] | list[Tensor]) -> Any:
-    return (ctypes.c_void_p * len(leaves))(*[x.data_ptr() for x in leaves])
+def _pointers(leaves: tuple[Tensor, ...] | list[Tensor]) -> bytes:
+    """`State` of kitchen.cpp."""
+    return _seven(*[x.data_ptr() for x in leaves])
 
 
 @cache

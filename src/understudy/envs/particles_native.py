@@ -101,7 +101,7 @@ def whole(env: Any, state: State) -> Float[Tensor, "env feature"] | None:
     return None if game is None or env.world.goals else _see(game, state, game.everything, env.spec.whole)
 
 
-def covers(env: Any) -> bool:
+def ready(env: Any) -> bool:
     """Whether all of a step, and of what is seen after it, is theirs here."""
     game = _game(env)
     return isinstance(game, _Game) and game.about.pays != BY_TORCH and not env.world.goals

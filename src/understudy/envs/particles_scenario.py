@@ -117,10 +117,10 @@ class Scenario:
         return state, envs(self.rewards(state))
 
     @property
-    def compiled(self) -> bool:
-        """Whether it is compiled by itself, on a CPU."""
+    def native(self) -> bool:
+        """Whether all of a step, and of what is seen after it, is by compiled functions, on the CPU."""
         own = type(self).observe is Scenario.observe and type(self).step is Scenario.step
-        return own and particles_native.covers(self)
+        return own and particles_native.ready(self)
 
     def legal(self, state: State) -> Bool[Tensor, "env agent choice"] | None:
         """False beyond an agent's own choices; None where every agent has them all, and for continuous actions."""

@@ -172,6 +172,6 @@ def calibration_error(
     sides = ((expert, expert_weight), (learner, learner_weight))
     weights = [(torch.ones_like(side) if weight is None else weight).flatten() for side, weight in sides]
     weight = torch.cat([0.5 * each / each.sum().clamp(min=1e-12) for each in weights])
-    place = (judged * bins).long().clamp(max=bins - 1)
+    place = (judged.nan_to_num() * bins).long().clamp(max=bins - 1)  # NaN has no bin: it comes out as NaN
     gap = torch.zeros(bins, dtype=judged.dtype, device=judged.device)
     return gap.index_add(0, place, weight * (judged - truth)).abs().sum()

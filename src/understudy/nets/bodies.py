@@ -1,8 +1,9 @@
-"""What stands between features and a head: feed-forward, recurrent, attention over agents, over time, and over both.
+"""What stands between features and a head: feed-forward, recurrent, attention over agents and what each remembers.
 
 A body maps [env, time, agent, feature] and its memory to [env, time, agent, hidden] and the memory after. Memory is
 `()` where nothing is remembered; zeros are the memory of an episode's start, and it is zeroed wherever `starts`. With
-`last`, a linear layer after the body, what comes out is that layer's.
+`last`, a linear layer after the body, what comes out is that layer's. `chance` draws what the `dropout` inside a body
+hides while it learns; None: nothing is hidden.
 """
 
 import math
@@ -16,12 +17,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from understudy.nets.fused import ACTIVATIONS
-from understudy.nets.history import Attentive
 from understudy.nets.mlp import AgentLinear, through
+from understudy.nets.trunk import AgentBlock, Dropout, Feed
 
 Starts = Bool[Tensor, "env time"] | None
 Present = Bool[Tensor, "env time agent"] | None
 Last = AgentLinear | None
+Chance = torch.Generator | None
 
 
 class Feedforward(nn.Module):
@@ -52,6 +54,7 @@ class Feedforward(nn.Module):
         starts: Starts,
         present: Present,
         last: Last = None,
+        chance: Chance = None,
     ) -> tuple[Float[Tensor, "env time agent output"], tuple[()]]:
         if last is None:
             return through(self.layers, x, self.activation, closed=True), ()
@@ -92,6 +95,7 @@ class Recurrent(nn.Module):
         starts: Starts,
         present: Present,
         last: Last = None,
+        chance: Chance = None,
     ) -> tuple[Float[Tensor, "env time agent output"], Tensor]:
         x, _ = self.before(x, (), starts, present)
         inputs = self.into(x)  # all steps in one product: only U h must wait for the step before
@@ -147,6 +151,7 @@ class AttentionOverAgents(nn.Module):
         starts: Starts,
         present: Present,
         last: Last = None,
+        chance: Chance = None,
     ) -> tuple[Float[Tensor, "env time agent output"], tuple[()]]:
         x = self.activation(self.embed(x))
         mask = None
@@ -162,11 +167,69 @@ class AttentionOverAgents(nn.Module):
         return x if last is None else last(x), ()
 
 
+class Remembered(nn.Module):
+    """A recurrent unit keeps each agent's past, and a block of the trunk of scene models reads what is kept.
+
+        m = Recurrent(x),   m += Agents(norm(m), pairs),   m += MLP(norm(m))
+
+    `social`: agents attend to each other's memories, so that what one does hangs on the pasts of all. Without: each
+    reads its own alone, so that it can act by itself.
+    """
+
+    HEADS = 4
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: int,
+        layers: int,
+        groups: tuple[int, ...],
+        activation: str,
+        generator: torch.Generator,
+        social: bool,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.own, self.drop = Recurrent(inputs, hidden, layers, groups, activation, generator), Dropout(dropout)
+        self.read: AgentBlock | Feed
+        if social:
+            self.read = AgentBlock(hidden, self.HEADS, 2, dropout, generator, 0.5)
+        else:
+            self.read = Feed(hidden, dropout, generator, 0.5)
+        self.outputs = self.own.outputs
+
+    def start(self, envs: int) -> Float[Tensor, "env agent hidden"]:
+        return self.own.start(envs)
+
+    def forward(
+        self,
+        x: Float[Tensor, "env time agent feature"],
+        memory: Tensor,
+        starts: Starts,
+        present: Present,
+        last: Last = None,
+        chance: Chance = None,
+    ) -> tuple[Float[Tensor, "env time agent output"], Tensor]:
+        x, memory = self.own(x, memory, starts, present)
+        kept, now = x.tensor_split([self.own.hidden], dim=-1)
+        kept = self.drop(kept, chance)
+        if isinstance(self.read, AgentBlock):
+            myself = torch.eye(x.shape[-2], dtype=torch.bool, device=x.device)
+            pairs = torch.stack([myself, ~myself], dim=-1).to(x.dtype).expand(*x.shape[:3], -1, -1)
+            others = None if present is None else present.unsqueeze(-2) | myself
+            kept = self.read(kept, pairs, others, chance)
+        else:
+            kept = self.read(kept, chance)
+        hidden = torch.cat([kept, now], dim=-1)
+        return hidden if last is None else last(hidden), memory
+
+
 BODIES: dict[str, Callable[..., nn.Module]] = {
     "mlp": Feedforward,
     "gru": Recurrent,
     "attention": AttentionOverAgents,
-    "history": partial(Attentive, social=False),
-    "scene": partial(Attentive, social=True),
+    "history": partial(Remembered, social=False),
+    "scene": partial(Remembered, social=True),
 }
-REMEMBER = ("gru", "history", "scene")  # what they make of a step depends on the steps before
+READ = ("history", "scene")  # which read what they remember
+REMEMBER = ("gru", *READ)  # what they make of a step depends on the steps before

@@ -100,14 +100,17 @@ class Normaliser(nn.Module):
         return ((x - self.mean) / self.std).clamp(-10.0, 10.0)
 
     @torch.no_grad()
-    def observe(self, x: Float[Tensor, "row feature"]) -> None:
-        """Take `x` into the running mean and deviation (parallel variance of Chan et al. 1979)."""
+    def observe(self, x: Float[Tensor, "row feature"], as_many: float | None = None) -> None:
+        """Take `x` into the running mean and deviation (parallel variance of Chan et al. 1979).
+
+        `as_many`: how many rows it counts as. None: as many as it has.
+        """
         if not len(x):
             return
         x = x.double()
         batch_mean = x.mean(dim=0)
         batch_var = (x - batch_mean).square_().mean(dim=0)  # `var` takes three times as long over a first axis
-        seen, new = self.count, float(len(x))
+        seen, new = self.count, float(len(x)) if as_many is None else as_many
         old_mean, old_var = self.mean.double(), self.std.double().square() * (seen > 0)
         total = seen + new
         delta = batch_mean - old_mean

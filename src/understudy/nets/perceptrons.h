@@ -199,6 +199,15 @@ void product(const float* a, long a_row, long a_step, const float* b, float* c, 
     }
 }
 
+// to[column][row] = from[row][column] * scale, a square at a time: rows of 1,024 bytes would drive each other from the
+// nearest cache
+void transpose(const float* from, long from_row, long rows, long columns, float scale, float* to, long to_row) {
+    for (long r = 0; r < rows; r += LANES)
+        for (long c = 0; c < columns; c += LANES)
+            for (long k = c; k < std::min(c + LANES, columns); k++)
+                for (long i = r; i < std::min(r + LANES, rows); i++) to[k * to_row + i] = from[i * from_row + k] * scale;
+}
+
 // ---- nets ----
 
 struct Layer {
@@ -308,8 +317,7 @@ std::vector<Net> pack(const Call& call, const float* const* weights, const float
             layer.forward = free;
             layer.bias = layer.forward + in * layer.out_full;
             free = layer.bias + layer.out_full;
-            for (long i = 0; i < in; i++)
-                for (long o = 0; o < out; o++) layer.forward[i * layer.out_full + o] = weight[o * in + i];
+            transpose(weight, in, out, in, 1.0f, layer.forward, layer.out_full);
             std::copy(bias, bias + out, layer.bias);
             if (backward) {
                 layer.backward = free;
@@ -412,13 +420,18 @@ void write_sums(const Call& call, const std::vector<Net>& nets, const std::vecto
         }
         for (long l = 0; l < call.depth; l++) {
             const Layer& layer = nets[s].layers[l];
+            float *const weight = d_weights[l] + s * layer.out * layer.in, *const bias = d_biases[l] + s * layer.out;
+            if (!total) {
+                std::fill_n(weight, layer.out * layer.in, 0.0f);
+                std::fill_n(bias, layer.out, 0.0f);
+                continue;
+            }
+            const float* const from = total + layer.sums;
+            if (!layer.turned()) transpose(from, layer.out_full, layer.in, layer.out, scale, weight, layer.in);
             for (long o = 0; o < layer.out; o++) {
-                float* row = d_weights[l] + (s * layer.out + o) * layer.in;
-                for (long i = 0; i < layer.in; i++) {
-                    const long place = layer.turned() ? o * layer.in_full + i : i * layer.out_full + o;
-                    row[i] = total ? scale * total[layer.sums + place] : 0.0f;
-                }
-                d_biases[l][s * layer.out + o] = total ? scale * total[layer.bias_sums + o] : 0.0f;
+                for (long i = 0; layer.turned() && i < layer.in; i++)
+                    weight[o * layer.in + i] = scale * from[o * layer.in_full + i];
+                bias[o] = scale * total[layer.bias_sums + o];
             }
         }
     }

@@ -17,7 +17,7 @@ from understudy.core.errors import ConfigError, expect_shape
 from understudy.core.tree import tree_map
 from understudy.core.types import Continuous, EnvSpec, View, action_shape
 from understudy.maths.heads import Head, action_features, make_head, one_hot
-from understudy.nets.bodies import BODIES, REMEMBER
+from understudy.nets.bodies import BODIES, READ, REMEMBER
 from understudy.nets.fused import ACTIVATIONS
 from understudy.nets.mlp import AgentLinear, Normaliser, sharing_groups
 
@@ -30,7 +30,7 @@ class NetConfig:
 
     body: Literal["mlp", "gru", "attention", "history", "scene"] = "mlp"
     hidden: int = 64  # width of every hidden layer
-    layers: int = 2  # hidden layers (before the recurrent unit of a gru; blocks of the attentive ones)
+    layers: int = 2  # hidden layers (before the recurrent unit of gru, history, scene; blocks of attention)
     activation: Literal["tanh", "relu", "silu"] = "tanh"
     share: Literal["role", "all", "none"] = "role"  # which agents use the same weights
     frames: int = 1  # observations seen at once, this step's and the ones before
@@ -40,6 +40,8 @@ class NetConfig:
     components: int = 5  # of a mixture
     members: int = 1  # networks whose probabilities are averaged (discrete actions): surer on people never seen
     dropout: float = 0.0  # share of the last hidden features that each member must do without while it learns
+    inner_dropout: float = 0.0  # the same of what is remembered and made of it, by history and scene
+    input_dropout: float = 0.0  # the same of what is seen
 
     def __post_init__(self) -> None:
         at_least_one(self, "hidden", "frames", "components", "members")
@@ -47,9 +49,13 @@ class NetConfig:
             raise ConfigError(f"layers: got {self.layers}, but a {self.body} needs more.")
         if self.body == "attention" and self.hidden % 4:
             raise ConfigError(f"hidden: got {self.hidden}, but attention has four heads: use a multiple of 4.")
-        share(self, "dropout", below=True)
+        share(self, "dropout", "inner_dropout", "input_dropout", below=True)
         if self.activation not in ACTIVATIONS or self.body not in BODIES or self.share not in ("role", "all", "none"):
             raise ConfigError(f"unknown body, activation or sharing in {self}.")
+        if self.inner_dropout and self.body not in READ:
+            raise ConfigError(f"inner_dropout: got {self.inner_dropout}, but a {self.body} has none inside: use 0.")
+        if self.body in READ and self.hidden % 4:
+            raise ConfigError(f"hidden: got {self.hidden}, but attention has four heads: use a multiple of 4.")
 
     @property
     def has_past(self) -> bool:
@@ -76,9 +82,10 @@ class AgentPolicy(nn.Module):
         if config.members > 1 and isinstance(spec.action, Continuous):
             raise ConfigError(f"members: got {config.members}, but only discrete actions can be averaged: use 1.")
         inputs, body = self.seen * config.frames, BODIES[config.body]
+        inside = {"dropout": config.inner_dropout} if config.body in READ else {}
         self.bodies, self.outs = nn.ModuleList(), nn.ModuleList()
         for _ in range(config.members):
-            made = body(inputs, config.hidden, config.layers, groups, config.activation, generator)
+            made = body(inputs, config.hidden, config.layers, groups, config.activation, generator, **inside)
             width = int(made.outputs)  # type: ignore[arg-type]
             if config.joint:
                 width = 2 * width + spec.agents * self.acted
@@ -145,7 +152,7 @@ class AgentPolicy(nn.Module):
             if starts is not None:
                 before = before * (~starts).to(done.dtype)[..., None, None]
         hides = chance is not None and self.config.dropout > 0
-        each, memory = self._hidden(view, before, memory, starts, heads=not (self.config.joint or hides))
+        each, memory = self._hidden(view, before, memory, starts, not (self.config.joint or hides), chance)
         if self.config.own_action:
             memory["action"] = done[:, -1]
         if self.config.joint:
@@ -164,7 +171,13 @@ class AgentPolicy(nn.Module):
     # --- parts ---------------------------------------------------------------------------------------------------
 
     def _hidden(
-        self, view: View, before: Tensor | None, memory: dict[str, Any], starts: Tensor | None, heads: bool
+        self,
+        view: View,
+        before: Tensor | None,
+        memory: dict[str, Any],
+        starts: Tensor | None,
+        heads: bool,
+        chance: torch.Generator | None = None,
     ) -> tuple[list[Tensor], dict[str, Any]]:
         """What each member's body makes of what is seen, or with `heads` its head of that; and the memory after."""
         x = self.normaliser(view.obs)
@@ -173,8 +186,12 @@ class AgentPolicy(nn.Module):
         after = dict(memory)
         if self.config.frames > 1:
             x, after["frames"] = stack_frames(x, memory["frames"], starts)
-        parts = zip(self.bodies, memory["body"], self.outs, strict=True)
-        each = [body(x, m, starts, view.present, out if heads else None) for body, m, out in parts]
+        if chance is None or not self.config.input_dropout:
+            inputs = [x] * len(self.bodies)
+        else:
+            inputs = [drop(x, self.config.input_dropout, chance) for _ in self.bodies]
+        parts = zip(self.bodies, inputs, memory["body"], self.outs, strict=True)
+        each = [body(y, m, starts, view.present, out if heads else None, chance) for body, y, m, out in parts]
         hidden, kept = zip(*each, strict=True)
         after["body"] = kept
         return list(hidden), after

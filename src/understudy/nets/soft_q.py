@@ -121,6 +121,27 @@ class SoftQ(nn.Module):
             weight=self._weight(part, there[:, :-1].to(value.dtype), begins, burn_in),
         )
 
+    def ahead(
+        self,
+        slow: "SoftQ | None",
+        part: Segment,
+        rest: Float[Tensor, "agent"],
+        generator: torch.Generator,
+        burn_in: int = 0,
+    ) -> Valued:
+        """As `value`, but what steps led to is valued by a slower copy, if there is one, which no gradient reaches."""
+        if slow is None:
+            return self.value(part, rest, generator, burn_in)
+        with torch.no_grad():
+            after = slow.value(part, rest, generator, burn_in).after
+        return replace(self.value(part, rest, generator, burn_in), after=after)
+
+    @torch.no_grad()
+    def follow(self, fast: "SoftQ", share: float) -> None:
+        """Go a share of the way to another's weights."""
+        for mine, other in zip(self.parameters(), fast.parameters(), strict=True):
+            mine.lerp_(other, share)
+
     def shared(self, rest: Float[Tensor, "agent"]) -> Float[Tensor, "agent"]:
         """What a group is paid for resting as each of its agents would be, divided among them."""
         size = self.mixer.member.sum(dim=1) @ self.mixer.member  # of each agent's group

@@ -177,7 +177,7 @@ class _Descent:
     """A step of the optimizer along the gradients of `nets`, those of each shortened to `max_norm`."""
 
     def __init__(self, optimizer: Optimizer, max_norm: float, nets: Sequence[_Net]):
-        self.parameters = [p for net in nets for p in net.gradients]
+        self.optimizer, self.parameters = optimizer, [p for net in nets for p in net.gradients]
         self.groups, self.held = [], []
         for group, net in zip(optimizer.param_groups, nets, strict=True):
             learnt = group["params"]
@@ -194,7 +194,8 @@ class _Descent:
             )  # fmt: skip
 
     def __call__(self) -> None:
-        for group in self.groups:
+        for group, theirs in zip(self.groups, self.optimizer.param_groups, strict=True):
+            group.rate = theirs["lr"]  # which may have changed since
             _library().understudy_adam(ctypes.byref(group))
         torch.autograd.graph.increment_version(self.parameters)
 
@@ -271,7 +272,8 @@ def _library() -> Any:
 def _of_policy(policy: AgentPolicy) -> _Net | None:
     """The network of a policy; None where torch has to compute it."""
     config, body, out = policy.config, policy.bodies[0], policy.outs[0]
-    alone = not (config.has_past or config.joint or config.dropout) and config.members == 1
+    hidden = config.dropout or config.input_dropout or config.inner_dropout
+    alone = not (config.has_past or config.joint or hidden) and config.members == 1
     known = isinstance(body, Feedforward) and isinstance(policy.head, Categorical | MultiCategorical | Gaussian)
     if not (alone and known):
         return None

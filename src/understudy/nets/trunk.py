@@ -84,7 +84,6 @@ class Trunk(nn.Module):
         present: Present | None = None,
         memory: Memory | None = None,
         chance: torch.Generator | None = None,
-        starts: Bool[Tensor, "scene time"] | None = None,
     ) -> Float[Tensor, "scene time agent hidden"]:
         """Features of every agent at every moment; of who is not present they mean nothing, and nobody sees them.
 
@@ -93,10 +92,7 @@ class Trunk(nn.Module):
             present: None: all are there.
             memory: goes on from it, and keeps in it what came: any number of frames at first, then one by one.
             chance: draws the dropout; None: none is dropped.
-            starts: of the first frames alone: where another recording begins, which knows nothing of those before.
         """
-        if starts is not None and present is None and bool(starts[:, 1:].any()):
-            present = torch.ones_like(x[..., 0], dtype=torch.bool)  # who was there is asked of each scene by itself
         begin = memory.seen if memory else 0
         if begin and x.shape[1] != 1:
             raise ValueError(f"after the first frames a memory takes one frame at a time, got {x.shape[1]}")
@@ -105,10 +101,8 @@ class Trunk(nn.Module):
         others = None if present is None else _with_oneself(present)
         if memory is not None:
             there = torch.ones_like(x[..., 0], dtype=torch.bool) if present is None else present
-            if starts is not None:
-                there = there & (starts.long().cumsum(1) == starts.sum(1, keepdim=True)).unsqueeze(-1)
             _put(memory.present, there.transpose(1, 2).unsqueeze(-1), begin)
-        earlier = [_recall(memory)] if memory is not None and begin else self._earlier(positions, present, starts)
+        earlier = [_recall(memory)] if memory is not None and begin else self._earlier(positions, present)
         for i, block in enumerate(self.blocks):
             kept = None if memory is None else (memory.keys[i], memory.values[i], begin)
             x = block(x, pairs, turn, earlier, others, kept, chance)
@@ -116,7 +110,7 @@ class Trunk(nn.Module):
             memory.seen = begin + x.shape[1]
         return self.norm(x)
 
-    def _earlier(self, positions: Int[Tensor, "time"], present: Present | None, starts: Tensor | None) -> list[Tensor]:
+    def _earlier(self, positions: Int[Tensor, "time"], present: Present | None) -> list[Tensor]:
         """Who may be attended to, of each block: [block, near]; [scene, agent, 1, block, near] where some are absent.
 
         More frames than two windows are cut into blocks of one window. A block attends to itself and to those next to
@@ -124,20 +118,14 @@ class Trunk(nn.Module):
         """
         size = len(positions) if len(positions) <= 2 * self.config.window else self.config.window
         blocks = positions.split(size)
-        return [self._seen(mine, _near(blocks, i, self.causal), present, starts) for i, mine in enumerate(blocks)]
+        return [self._seen(mine, _near(blocks, i, self.causal), present) for i, mine in enumerate(blocks)]
 
-    def _seen(
-        self, mine: Int[Tensor, "block"], near: Int[Tensor, "near"], present: Present | None, starts: Tensor | None
-    ) -> Tensor:
+    def _seen(self, mine: Int[Tensor, "block"], near: Int[Tensor, "near"], present: Present | None) -> Tensor:
         back = mine.unsqueeze(-1) - near
         reach = (back >= 0) & (back < self.config.window) if self.causal else back.abs() < self.config.window
         if present is None:
             return reach
-        seen = reach & present[:, near].transpose(1, 2)[:, :, None, None]
-        if starts is not None:
-            take = starts.long().cumsum(1)
-            seen = seen & (take[:, mine].unsqueeze(-1) == take[:, near].unsqueeze(-2))[:, None, None]
-        return seen | (back == 0)
+        return (reach & present[:, near].transpose(1, 2)[:, :, None, None]) | (back == 0)
 
 
 class _Block(nn.Module):

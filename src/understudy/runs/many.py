@@ -62,6 +62,7 @@ def kept(path: Path, asked: Any, make: Callable[[Path], Figures]) -> Figures:
 
 
 def _begin() -> None:
+    os.setpgrp()  # Ctrl-C in a terminal goes to its whole group: here it would be a first signal, SIGTERM the second
     torch.set_num_threads(1)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
 
