@@ -94,23 +94,27 @@ float softplus(float a) {
 
 // Where each agent's move pushes it.
 void pushed(const Game& g, const void* actions, int64_t from, int64_t count, Point* force) {
-    for (int64_t i = 0; i < g.agents; i++)
-        for (int e = 0; e < count; e++) {
-            float x, y;
-            if (g.continuous) {
+    for (int64_t i = 0; i < g.agents; i++) {
+        const float push = g.paper ? -g.push[i] : g.push[i];
+        if (g.continuous) {
+            for (int e = 0; e < count; e++) {
                 const float* a = static_cast<const float*>(actions) + ((from + e) * g.agents + i) * g.size;
                 const auto part = [a](int k) { return a[k] < 0 ? 0 : a[k] > 1 ? 1 : a[k]; };
-                x = part(2) - part(1);
-                y = part(4) - part(3);
-            } else {
-                const int64_t a = static_cast<const int64_t*>(actions)[(from + e) * g.agents + i];
-                x = (a == 2) - (a == 1);
-                y = (a == 4) - (a == 3);
+                force[i].x[e] = (part(2) - part(1)) * push;
+                force[i].y[e] = (part(4) - part(3)) * push;
             }
-            const float push = g.paper ? -g.push[i] : g.push[i];
-            force[i].x[e] = x * push;
-            force[i].y[e] = y * push;
+            continue;
         }
+        int32_t move[BLOCK] = {};
+        for (int e = 0; e < count; e++) {
+            const int64_t a = static_cast<const int64_t*>(actions)[(from + e) * g.agents + i];
+            move[e] = uint64_t(a) < 5 ? int32_t(a) : 0;
+        }
+        EACH(e) {
+            force[i].x[e] = float((move[e] == 2) - (move[e] == 1)) * push;
+            force[i].y[e] = float((move[e] == 4) - (move[e] == 3)) * push;
+        }
+    }
 }
 
 // Pairs that may feel each other, in the order in which they are to be summed.
@@ -176,9 +180,14 @@ void contacts(const Game& g, Point* body, int64_t count, Point* force) {
 }
 
 void move(const Game& g, int64_t i, Point& position, Point& velocity, Point& force) {
-    const float mass = g.mass ? g.mass[i] : 1, top = g.top ? g.top[i] : INFINITY;
+    const float top = g.top ? g.top[i] : INFINITY;
+    if (g.mass)
+        EACH(e) {
+            force.x[e] /= g.mass[i];
+            force.y[e] /= g.mass[i];
+        }
     EACH(e) {
-        float x = KEPT * velocity.x[e] + force.x[e] / mass * DT, y = KEPT * velocity.y[e] + force.y[e] / mass * DT;
+        float x = KEPT * velocity.x[e] + force.x[e] * DT, y = KEPT * velocity.y[e] + force.y[e] * DT;
         if (g.top) {
             const float speed = std::sqrt(x * x + y * y), kept = top / (speed <= top ? top : speed);
             x *= kept;

@@ -68,5 +68,5 @@ def observe(state: State, table: Int[Tensor, "many 2"]) -> Float[Tensor, "env ag
     """What each agent sees, as one row-major block; `table` holds the `Sights` of all agents, end to end."""
     position, landmark, velocity = rows(state.position), rows(state.landmark), rows(state.velocity)
     points = torch.cat([position, landmark, velocity, torch.zeros_like(position[:1])])
-    block = points.index_select(0, table[:, 0]) - points.index_select(0, table[:, 1])
+    block = points.index_select(0, table[:, 0]).sub_(points.index_select(0, table[:, 1]))
     return block.flatten(0, 1).t().contiguous().unflatten(1, (len(position), -1))
