@@ -3,6 +3,7 @@
 import copy
 import logging
 import os
+import platform
 import shutil
 import sys
 from dataclasses import replace
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 import understudy
 from understudy.compiled import Compiled, compiled
+from understudy.core import native as libraries
 from understudy.core.errors import ShapeError
 from understudy.core.random import generator, uniform
 from understudy.core.tree import tree_leaves, tree_map
@@ -219,6 +221,17 @@ def test_bits_do_not_hang_on_threads(threads, monkeypatch):
     finally:
         torch.set_num_threads(before)
     assert same(*found)
+
+
+@native
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have other names")
+@pytest.mark.parametrize("processor", ["x86-64", "x86-64-v3"])
+def test_processors_with_shorter_vectors_find_the_same(processor, afresh, monkeypatch):
+    flags = [flag.replace("native", processor) for flag in libraries.FLAGS]
+    monkeypatch.setattr(libraries, "FLAGS", flags)
+    for env in (Simple(), Spread(), Tag(continuous=True)):
+        for state, actions in play(env, envs=65, length=6, seed=2):
+            expect_the_same(env, state, actions)
 
 
 @native
