@@ -39,8 +39,8 @@ class Unavailable(Exception):
     """Why there is no such library here."""
 
 
-def library(source: Path) -> ctypes.CDLL:
-    """What `source` compiles to, loaded.
+def library(source: Path, *flags: str) -> ctypes.CDLL:
+    """What `source` compiles to, loaded; `flags` stand behind those of all.
 
     It is kept in the folder `understudy` of XDG_CACHE_HOME (~/.cache), or in UNDERSTUDY_CACHE, under a name made of the
     source, the flags, the compiler and the processor: whichever changes, it is built anew. Several processes may build
@@ -52,7 +52,7 @@ def library(source: Path) -> ctypes.CDLL:
     if sys.platform != "linux":
         raise Unavailable(f"it was made for Linux, and this is {sys.platform}")
     compiler = _compiler()
-    name = f"{source.stem}-{_name(source, compiler)}.so"
+    name = f"{source.stem}-{_name(source, compiler, flags)}.so"
     folder = Path(os.environ.get("UNDERSTUDY_CACHE") or _cache())
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -60,12 +60,12 @@ def library(source: Path) -> ctypes.CDLL:
         kept = folder / name
         if not _sound(kept):
             with tempfile.TemporaryDirectory(dir=folder) as private:
-                os.replace(_build(source, compiler, Path(private)), kept)
+                os.replace(_build(source, compiler, flags, Path(private)), kept)
         return ctypes.CDLL(str(kept))
     except OSError:  # not to be written, not to be trusted, or not to be loaded
         with tempfile.TemporaryDirectory() as private:
             try:
-                return ctypes.CDLL(str(_build(source, compiler, Path(private))))  # once loaded the file may go
+                return ctypes.CDLL(str(_build(source, compiler, flags, Path(private))))  # once loaded the file may go
             except OSError as error:
                 raise Unavailable(str(error)) from error
 
@@ -91,20 +91,20 @@ def _compiler() -> list[str]:
     raise Unavailable("there is no C++ compiler: install g++, or name one in CXX")
 
 
-def _name(source: Path, compiler: list[str]) -> str:
+def _name(source: Path, compiler: list[str], flags: tuple[str, ...]) -> str:
     """The digest of all that the result depends on."""
     version = subprocess.run([*compiler, "--version"], capture_output=True, timeout=PATIENCE, check=False).stdout
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     processor = sorted({line for line in lines if line.startswith(("flags", "Features", "model name", "CPU part"))})
     texts = [path.read_text() for path in (source, *sorted(source.parent.glob("*.h")))]
-    parts = [*texts, *FLAGS, *compiler, version.decode(errors="replace"), platform.machine(), *processor]
+    parts = [*texts, *FLAGS, *flags, *compiler, version.decode(errors="replace"), platform.machine(), *processor]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-def _build(source: Path, compiler: list[str], folder: Path) -> Path:
+def _build(source: Path, compiler: list[str], flags: tuple[str, ...], folder: Path) -> Path:
     """The library in the private `folder`, with its digest at the end (which a loader does not mind)."""
     built = folder / "built.so"
-    command = [*compiler, *FLAGS, str(source), "-o", str(built)]
+    command = [*compiler, *FLAGS, *flags, str(source), "-o", str(built)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -15,20 +15,20 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from understudy.core.errors import ConfigError
+from understudy.envs.particles_native import CATCH, COVER, Paid
 from understudy.envs.particles_physics import State, World, constant, distance, distances
 from understudy.envs.particles_scenario import (
     Parts,
     Scenario,
     but_own,
     lay,
-    of_others,
     offsets,
     parts,
     pick,
     sight,
-    silence,
     tinted,
 )
+from understudy.envs.particles_sight import Eyes, Seen
 
 BLUE, RED, GREEN, GREY, DARK = "#4c72d9", "#d9534f", "#4fa860", "#a9adb5", "#5b6270"
 TRIO = (RED, GREEN, BLUE)  # landmarks that are told apart by colour
@@ -48,9 +48,8 @@ class Simple(Scenario):
             names=("agent_0",), sees=(4,), radius=(0.05, 0.05), colour=(DARK, RED), reach=(1.0, 1.0), push=(5.0,)
         )
 
-    def observe(self, state: State) -> Float[Tensor, "env agent obs"]:
-        s = parts(state)
-        return lay(torch.cat([s.velocity, s.landmarks - s.agents], dim=1))
+    def seen(self, eyes: Eyes) -> list[Seen]:
+        return eyes.velocity + eyes.landmarks
 
     def rewards(self, state: State) -> Float[Tensor, "agent env"]:
         s = parts(state)
@@ -94,16 +93,17 @@ class Spread(Scenario):
             solid=n,
         )
 
-    def observe(self, state: State) -> Float[Tensor, "env agent obs"]:
-        s = parts(state)
-        seen = sight(s)
-        return lay(torch.cat([s.velocity, s.agents, seen, silence(seen, self.agents)], dim=1))
+    def seen(self, eyes: Eyes) -> list[Seen]:
+        return eyes.velocity + eyes.place + eyes.landmarks + eyes.others + eyes.silence
 
     def rewards(self, state: State) -> Float[Tensor, "agent env"]:
         s = parts(state)
         shared = -distances(s.landmarks, s.agents).amin(1).sum(0)
         overlaps = (distances(s.agents, s.agents) < 2 * self.world.radius[0]).sum(1) - 1  # less the agent itself
         return (1 - self.local_ratio) * shared - self.local_ratio * overlaps
+
+    def paid(self) -> Paid:
+        return Paid(COVER, 2 * self.world.radius[0], together=1 - self.local_ratio, alone=self.local_ratio)
 
     def over(self, state: State) -> Bool[Tensor, "env"]:
         if not self.terminate_on_success:
@@ -370,11 +370,14 @@ class Tag(Scenario):
     def make_world(self) -> World:
         return chasing_world(self.adversaries, self.prey, self.obstacles)
 
-    def observe(self, state: State) -> Float[Tensor, "env agent obs"]:
-        return chasing_sight(state, self.adversaries)
+    def seen(self, eyes: Eyes) -> list[Seen]:
+        return chasing_sight(eyes, self.adversaries)
 
     def rewards(self, state: State) -> Float[Tensor, "agent env"]:
         return chasing_rewards(parts(state), self.adversaries)
+
+    def paid(self) -> Paid:
+        return Paid(CATCH, HUNTER + PREY, hunters=self.adversaries)
 
     def over(self, state: State) -> Bool[Tensor, "env"]:
         if not self.terminate_on_success:
@@ -404,14 +407,10 @@ def chasing_world(adversaries: int, prey: int, obstacles: int, paper: bool = Fal
     )
 
 
-def chasing_sight(state: State, adversaries: int) -> Float[Tensor, "env agent obs"]:
+def chasing_sight(eyes: Eyes, adversaries: int) -> list[Seen]:
     """What adversaries and prey of `Tag` see."""
-    s = parts(state)
-    common, prey = torch.cat([s.velocity, s.agents, sight(s)], dim=1), s.velocity[adversaries:]
-    return lay(
-        torch.cat([common[:adversaries], prey.flatten(0, 1).expand(adversaries, -1, -1)], dim=1),
-        torch.cat([common[adversaries:], of_others(prey).flatten(1, 2)], dim=1),
-    )
+    prey = range(adversaries, eyes.world.agents)
+    return eyes.velocity + eyes.place + eyes.landmarks + eyes.others + eyes.velocities(prey)
 
 
 def touches(s: Parts, adversaries: int, reach: float) -> Bool[Tensor, "adversary prey env"]:

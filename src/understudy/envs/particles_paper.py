@@ -23,6 +23,8 @@ from understudy.envs.particles_mpe2 import (
     BLUE,
     DARK,
     GREEN,
+    HUNTER,
+    PREY,
     RED,
     chasing_rewards,
     chasing_sight,
@@ -33,8 +35,10 @@ from understudy.envs.particles_mpe2 import (
     push_rewards,
     push_sight,
 )
+from understudy.envs.particles_native import CATCH, Paid
 from understudy.envs.particles_physics import State, World, distances
-from understudy.envs.particles_scenario import Scenario, lay, parts, pick, sight, silence
+from understudy.envs.particles_scenario import Scenario, lay, parts, pick, sight
+from understudy.envs.particles_sight import Eyes, Seen
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,8 @@ class Navigation(Scenario):
             paper=True,
         )
 
-    def observe(self, state: State) -> Float[Tensor, "env agent obs"]:
-        s = parts(state)
-        seen = sight(s)
-        return lay(torch.cat([s.velocity, seen, silence(seen, self.agents)], dim=1))
+    def seen(self, eyes: Eyes) -> list[Seen]:
+        return eyes.velocity + eyes.landmarks + eyes.others + eyes.silence
 
     def rewards(self, state: State) -> Float[Tensor, "agent env"]:
         s = parts(state)
@@ -173,8 +175,11 @@ class PredatorPrey(Scenario):
     def make_world(self) -> World:
         return chasing_world(self.adversaries, self.prey, self.obstacles, paper=True)
 
-    def observe(self, state: State) -> Float[Tensor, "env agent obs"]:
-        return chasing_sight(state, self.adversaries)
+    def seen(self, eyes: Eyes) -> list[Seen]:
+        return chasing_sight(eyes, self.adversaries)
 
     def rewards(self, state: State) -> Float[Tensor, "agent env"]:
         return chasing_rewards(parts(state), self.adversaries)
+
+    def paid(self) -> Paid:
+        return Paid(CATCH, HUNTER + PREY, hunters=self.adversaries)

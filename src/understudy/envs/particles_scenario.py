@@ -1,26 +1,28 @@
 """What all particle scenarios share: reset, step, legal moves and the full state, given who is there."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from understudy.core.errors import ConfigError, expect_shape
 from understudy.core.scene import Scene
 from understudy.core.symmetry import Groups
 from understudy.core.types import ActionSpec, Continuous, Discrete, EnvSpec
-from understudy.envs import particles_draw
+from understudy.envs import particles_draw, particles_native, particles_sight
 from understudy.envs import particles_physics as physics
+from understudy.envs.particles_native import Paid
 from understudy.envs.particles_physics import DT, State, World, constant, envs, rows
+from understudy.envs.particles_sight import Eyes, Seen, Sights
 from understudy.envs.particles_symmetry import symmetries
 
 
 class Scenario:
-    """A particle env but for what makes it that one: `make_world`, `observe` and `rewards`, perhaps `over`.
+    """A particle env but for what makes it that one: `make_world`, `seen` or `observe`, `rewards`, perhaps `over`.
 
     A scenario is a frozen dataclass; its `world` and `spec` are made once and kept beside its fields.
     """
@@ -33,13 +35,26 @@ class Scenario:
         """Who is there."""
         raise NotImplementedError
 
+    def seen(self, eyes: Eyes) -> list[Seen]:
+        """What agent `eyes.me` sees, of points alone; a scenario in which there is more has its own `observe`."""
+        raise NotImplementedError
+
     def observe(self, state: State) -> Float[Tensor, "env agent obs"]:
         """What each agent sees, zeros beyond its own size."""
-        raise NotImplementedError
+        obs = particles_native.observe(self, state)
+        return self.plain_observe(state) if obs is None else obs
+
+    def plain_observe(self, state: State) -> Float[Tensor, "env agent obs"]:
+        """`observe` by torch."""
+        return particles_sight.observe(state, _table(self, state.position.device))
 
     def rewards(self, state: State) -> Float[Tensor, "agent env"]:
         """What each agent is paid for having got to `state`, with envs last."""
         raise NotImplementedError
+
+    def paid(self) -> Paid | None:
+        """The same in the words of the compiled functions; None where they have none for it."""
+        return None
 
     def over(self, state: State) -> Bool[Tensor, "env"]:
         """Whether the game ended with `state`: never, unless a scenario says otherwise."""
@@ -48,6 +63,11 @@ class Scenario:
     @cached_property
     def world(self) -> World:
         return self.make_world()
+
+    @property
+    def sights(self) -> Sights:
+        """What every agent sees, of points; nothing behind it where another sees more."""
+        return particles_sight.even(self.world, [self.seen(Eyes(self.world, i)) for i in range(self.world.agents)])
 
     @cached_property
     def spec(self) -> EnvSpec:
@@ -72,12 +92,19 @@ class Scenario:
     def reset(self, noise: Float[Tensor, "env noise"]) -> State:
         """Bodies uniform in their squares, at rest, silent; goals drawn. The state has the dtype of `noise`."""
         expect_shape("noise", noise, "env noise", noise=self.spec.reset_noise)
-        return physics.scatter(self.world, noise)
+        state = particles_native.scatter(self, noise)
+        return physics.scatter(self.world, noise) if state is None else state
 
     def step(
         self, state: State, actions: Shaped[Tensor, "..."], noise: Float[Tensor, "env noise"]
     ) -> tuple[State, Float[Tensor, "env agent"], Bool[Tensor, "env"]]:
         """One step of 0.1 s. Discrete actions are Int[env agent], continuous ones Float[env agent size]."""
+        done = particles_native.step(self, state, actions)
+        state, rewards = self.plain_step(state, actions) if done is None else done
+        return state, rewards, self.over(state)
+
+    def plain_step(self, state: State, actions: Shaped[Tensor, "..."]) -> tuple[State, Float[Tensor, "env agent"]]:
+        """The next state and the rewards, by torch."""
         agents, count, dtype = self.world.agents, len(state.position), state.position.dtype
         if self.continuous:
             size = self.spec.action.size  # type: ignore[union-attr]
@@ -87,7 +114,13 @@ class Scenario:
             expect_shape("actions", actions, "env agent", env=count, agent=agents)
             direction, said = physics.decode_choices(self.world, actions, dtype)
         state = physics.advance(self.world, state, direction, said)
-        return state, envs(self.rewards(state)), self.over(state)
+        return state, envs(self.rewards(state))
+
+    @property
+    def native(self) -> bool:
+        """Whether all of a step, and of what is seen after it, is by compiled functions, on the CPU."""
+        own = type(self).observe is Scenario.observe and type(self).step is Scenario.step
+        return own and particles_native.ready(self)
 
     def legal(self, state: State) -> Bool[Tensor, "env agent choice"] | None:
         """False beyond an agent's own choices; None where every agent has them all, and for continuous actions."""
@@ -100,6 +133,11 @@ class Scenario:
 
     def whole(self, state: State) -> Float[Tensor, "env feature"]:
         """Positions of all bodies, velocities and messages of all agents, each goal as one-hot numbers."""
+        flat = particles_native.whole(self, state)
+        return self.plain_whole(state) if flat is None else flat
+
+    def plain_whole(self, state: State) -> Float[Tensor, "env feature"]:
+        """`whole` by torch."""
         s = parts(state)
         blocks = [x.flatten(0, 1) for x in (s.agents, s.landmarks, s.velocity, s.message)]
         for which, choices in zip(s.goal, self.world.goals, strict=True):
@@ -140,6 +178,19 @@ class Scenario:
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}: got {getattr(self, name)}; {self.title} needs at least {least}.")
+
+
+def _table(env: Scenario, device: torch.device) -> Int[Tensor, "many 2"]:
+    """`env.sights` of all agents end to end, made once for each device."""
+    if torch.compiler.is_compiling():
+        return torch.tensor(env.sights, device=device).flatten(0, 1)  # which the compiler makes part of its graph
+    return _kept(env, device)
+
+
+@lru_cache(maxsize=64)
+def _kept(env: Scenario, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # as `constant`
+        return torch.tensor(env.sights, device=device).flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -183,11 +234,6 @@ def of_others(x: Float[Tensor, "some feature env"]) -> Float[Tensor, "some other
 def sight(s: Parts) -> Float[Tensor, "agent many env"]:
     """Offsets from each agent to all landmarks, then to all other agents."""
     return torch.cat([offsets(s.agents, s.landmarks), offsets(s.agents, of_others(s.agents))], dim=1)
-
-
-def silence(like: Float[Tensor, "agent _ env"], agents: int) -> Float[Tensor, "agent zeros env"]:
-    """The messages of two zeros that silent agents show to each other."""
-    return like.new_zeros(agents, 2 * (agents - 1), like.shape[-1])
 
 
 def pick(options: Float[Tensor, "option feature #env"], goal: Shaped[Tensor, "env"]) -> Float[Tensor, "feature env"]:
