@@ -10,9 +10,10 @@ import torch
 from tests.nets.test_fused import compiled
 from understudy.algorithms import bc, ppo
 from understudy.core import native
+from understudy.core.errors import DemosError
 from understudy.core.random import generator
 from understudy.core.tree import tree_map, tree_take
-from understudy.core.types import Continuous, Discrete, EnvSpec, MultiDiscrete, Segment, View, legal_size
+from understudy.core.types import Continuous, Discrete, EnvSpec, MultiDiscrete, Segment, View, legal_size, to_device
 from understudy.nets import NetConfig, Values, build_policy, fused, steps
 
 ACTIONS = [Discrete(5), MultiDiscrete((3, 2, 4)), Continuous(2)]
@@ -142,6 +143,15 @@ def test_nothing_that_counts_gives_no_gradient_and_what_is_not_a_number_is_passe
     recorded.obs[4, 1, 2] = torch.nan
     assert step(recorded, None, None).isnan()
     assert all(p.isnan().any() for p in policy.parameters())
+
+
+@compiled
+def test_recordings_on_another_device_are_refused():
+    spec, source = spec_of(Discrete(5)), generator(2)
+    policy = build_policy(NetConfig(hidden=8), spec, source)
+    step = steps.cloning(policy, adam_of(bc.Config(), policy), 1.0)
+    with pytest.raises(DemosError, match="recordings are on meta, and the policy on the CPU"):
+        step(to_device(some_moments(spec, source, 9), "meta"), None, None)
 
 
 @compiled

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from understudy.core import native
+from understudy.core.errors import DemosError
 from understudy.core.types import Segment
 from understudy.maths.heads import Categorical, Gaussian, Head, MultiCategorical
 from understudy.nets import fused
@@ -219,6 +220,8 @@ class _Kept(list[Any]):
     def __call__(self, tensor: Tensor | None, dtype: torch.dtype) -> int | None:
         if tensor is None:
             return None
+        if not tensor.is_cpu:  # torch would say so; an address there would end the process
+            raise DemosError(f"recordings are on {tensor.device}, and the policy on the CPU: move one to the other.")
         self.append(tensor.to(dtype).contiguous())
         return self[-1].data_ptr()
 
