@@ -1,6 +1,7 @@
 """A step by the compiled functions is the step that torch takes: the same losses, gradients, and optimizer's state."""
 
 import copy
+import weakref
 from dataclasses import replace
 from functools import partial
 
@@ -233,6 +234,25 @@ def test_improvements_are_those_of_torch(action, share, central, besides, monkey
     expect_alike(ours[0], theirs[0], 3e-4)  # of eighteen steps of 3e-3
     expect_alike(ours[1], theirs[1], 3e-4)
     expect_alike_states(ours[2], theirs[2], 2e-2)
+
+
+@compiled
+def test_what_an_improvement_had_to_copy_lives_as_long_as_its_steps(monkeypatch):
+    made, found, climbing = [], [], CLIMBING
+
+    class Kept(steps._Kept):
+        def __init__(self):
+            made.append(weakref.ref(self))
+
+    def watched(*given):
+        step = climbing(*given)
+        found.append(step is not None and made[-1]() is not None)
+        return step
+
+    monkeypatch.setattr(steps, "_Kept", Kept)
+    monkeypatch.setitem(globals(), "CLIMBING", watched)
+    improved(NETS[0], Discrete(5), False, False, True, monkeypatch)
+    assert found == [True, True]
 
 
 @compiled

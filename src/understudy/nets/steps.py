@@ -119,6 +119,7 @@ def climbing(
     params, *rest = (kept(x, torch.float32) for x in (*before, advantages, there, targets))
     gain, squares = _Gain(_head(policy.head, played, kept), *rest[:-1], None, clip, bonus), _Squares(rest[-1])
     time = torch.arange(targets.shape[1])
+    descent.held.append(kept)  # as long as there are steps to come
 
     def step(
         envs: Int[Tensor, "row"], diverged: bool, besides: Float[Tensor, ""] | None
@@ -179,7 +180,8 @@ class _Descent:
 
     def __init__(self, optimizer: Optimizer, max_norm: float, nets: Sequence[_Net]):
         self.optimizer, self.parameters = optimizer, [p for net in nets for p in net.gradients]
-        self.groups, self.held = [], []
+        self.groups: list[Any] = []
+        self.held: list[Any] = []
         for group, net in zip(optimizer.param_groups, nets, strict=True):
             learnt = group["params"]
             states = [_state(optimizer, p) for p in learnt]
