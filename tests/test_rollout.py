@@ -573,3 +573,10 @@ def test_who_wanders_draws_from_all_legal_moves_in_a_share_of_the_steps():
     moves = torch.arange(4)[None, :, None].expand(1, 4, 2)
     chance = who.log_prob(View(torch.zeros(1, 4, 2, 1)), moves).exp()
     torch.testing.assert_close(chance[0, :, 0], torch.tensor([0.7, 0.1, 0.1, 0.1]))
+
+
+def test_who_always_or_never_wanders_has_likelihoods_too():
+    spec, moves = EnvSpec(agents=2, obs=1, action=Discrete(4)), torch.arange(4)[None, :, None].expand(1, 4, 2)
+    policy, view = build_policy(NetConfig(hidden=4), spec, generator(0)), View(torch.ones(1, 4, 2, 1))
+    for share, alone in ((0.0, policy), (1.0, Uniform(spec))):
+        torch.testing.assert_close(Wandering(policy, spec, share).log_prob(view, moves), alone.log_prob(view, moves))

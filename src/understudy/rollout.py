@@ -348,8 +348,10 @@ class Wandering:
         return torch.where(wanders, drawn, actions), memory
 
     def log_prob(self, view: View, actions: Tensor, memory: Any = (), starts: Tensor | None = None) -> Tensor:
-        wandering = Uniform(self.spec).log_prob(view, actions) + math.log(self.share)
-        return torch.logaddexp(self.policy.log_prob(view, actions, memory, starts) + math.log1p(-self.share), wandering)
+        shares = torch.tensor([self.share, 1 - self.share], dtype=torch.float64)
+        wanders, own = shares.log().tolist()  # -inf of what is never done
+        wandering = Uniform(self.spec).log_prob(view, actions) + wanders
+        return torch.logaddexp(self.policy.log_prob(view, actions, memory, starts) + own, wandering)
 
 
 def _unbounded(action: Continuous) -> bool:

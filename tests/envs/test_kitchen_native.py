@@ -183,6 +183,16 @@ def test_what_was_given_is_not_changed():
 
 
 @compiled
+def test_a_state_that_has_moved_in_memory_is_read_where_it_lies_now():
+    """As the last one made does when another process is given it."""
+    state, actions = moment()
+    state, _, _ = kitchen_native.step(ROOM, state, actions)
+    state.cell.share_memory_()
+    state.cell.copy_(state.cell.flip(1))
+    expect_the_same(ROOM, state, actions)
+
+
+@compiled
 def test_an_env_is_the_same_alone_and_among_others():
     env = Kitchen("asymmetric_advantages")
     *_, (state, actions) = play(env, envs=130, length=60, seed=4)

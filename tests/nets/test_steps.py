@@ -1,6 +1,7 @@
 """A step by the compiled functions is the step that torch takes: the same losses, gradients, and optimizer's state."""
 
 import copy
+import weakref
 from dataclasses import replace
 from functools import partial
 
@@ -10,9 +11,10 @@ import torch
 from tests.nets.test_fused import compiled
 from understudy.algorithms import bc, ppo
 from understudy.core import native
+from understudy.core.errors import DemosError
 from understudy.core.random import generator
 from understudy.core.tree import tree_map, tree_take
-from understudy.core.types import Continuous, Discrete, EnvSpec, MultiDiscrete, Segment, View, legal_size
+from understudy.core.types import Continuous, Discrete, EnvSpec, MultiDiscrete, Segment, View, legal_size, to_device
 from understudy.nets import NetConfig, Values, build_policy, fused, steps
 
 ACTIONS = [Discrete(5), MultiDiscrete((3, 2, 4)), Continuous(2)]
@@ -145,6 +147,15 @@ def test_nothing_that_counts_gives_no_gradient_and_what_is_not_a_number_is_passe
 
 
 @compiled
+def test_recordings_on_another_device_are_refused():
+    spec, source = spec_of(Discrete(5)), generator(2)
+    policy = build_policy(NetConfig(hidden=8), spec, source)
+    step = steps.cloning(policy, adam_of(bc.Config(), policy), 1.0)
+    with pytest.raises(DemosError, match="recordings are on meta, and the policy on the CPU"):
+        step(to_device(some_moments(spec, source, 9), "meta"), None, None)
+
+
+@compiled
 def test_a_step_has_the_same_bits_with_any_number_of_threads_and_wherever_rows_lie():
     spec, found = spec_of(Discrete(5)), []
     before = torch.get_num_threads()
@@ -223,6 +234,25 @@ def test_improvements_are_those_of_torch(action, share, central, besides, monkey
     expect_alike(ours[0], theirs[0], 3e-4)  # of eighteen steps of 3e-3
     expect_alike(ours[1], theirs[1], 3e-4)
     expect_alike_states(ours[2], theirs[2], 2e-2)
+
+
+@compiled
+def test_what_an_improvement_had_to_copy_lives_as_long_as_its_steps(monkeypatch):
+    made, found, climbing = [], [], CLIMBING
+
+    class Kept(steps._Kept):
+        def __init__(self):
+            made.append(weakref.ref(self))
+
+    def watched(*given):
+        step = climbing(*given)
+        found.append(step is not None and made[-1]() is not None)
+        return step
+
+    monkeypatch.setattr(steps, "_Kept", Kept)
+    monkeypatch.setitem(globals(), "CLIMBING", watched)
+    improved(NETS[0], Discrete(5), False, False, True, monkeypatch)
+    assert found == [True, True]
 
 
 @compiled

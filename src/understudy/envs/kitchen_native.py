@@ -52,7 +52,7 @@ def step(
     if not _functions().understudy_kitchen_step(kitchen.about, old, actions.data_ptr(), new, *out, *_size(state)):
         return None
     after = State(*leaves)
-    kitchen.last = weakref.ref(after), new
+    kitchen.last = weakref.ref(after)
     return after, rewards, terminated
 
 
@@ -124,7 +124,7 @@ class _Kitchen:
         inner = (cooks,), (cooks,), (cooks, 3), (cells, 3), (cooks, env.past), (), ()
         kinds = torch.int64, torch.int64, torch.int16, torch.int16, torch.int64, torch.int64, torch.int64
         self.leaves = tuple(zip(inner, kinds, strict=True))
-        self.last: tuple[Callable[[], State | None], bytes] = lambda: None, b""  # the last state made, its addresses
+        self.last: Callable[[], State | None] = lambda: None  # the last state made
 
     def unsuited(self, state: State) -> str | None:
         """Why `state` is not for the compiled functions. None: it is."""
@@ -146,12 +146,8 @@ def _known(env: Any, state: State) -> tuple[_Kitchen, bytes] | tuple[None, bytes
         reason: str | None = kitchen
     elif torch.get_default_dtype() != torch.float32:
         reason = f"they are for float32, and this is {torch.get_default_dtype()}"
-    elif not (reason := native.watched(state.cell)):
-        last, addresses = kitchen.last
-        if last() is state:  # as it was made: nothing to look for
-            return kitchen, addresses
-        if not (reason := kitchen.unsuited(state)):
-            return kitchen, _pointers(_leaves(state))
+    elif not (reason := native.watched(state.cell) or (None if kitchen.last() is state else kitchen.unsuited(state))):
+        return kitchen, _pointers(_leaves(state))  # anew each time: `share_memory_` moves what they point to
     _tell(str(reason))
     return None, b""
 

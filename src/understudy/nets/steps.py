@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from understudy.core import native
+from understudy.core.errors import DemosError
 from understudy.core.types import Segment
 from understudy.maths.heads import Categorical, Gaussian, Head, MultiCategorical
 from understudy.nets import fused
@@ -118,6 +119,7 @@ def climbing(
     params, *rest = (kept(x, torch.float32) for x in (*before, advantages, there, targets))
     gain, squares = _Gain(_head(policy.head, played, kept), *rest[:-1], None, clip, bonus), _Squares(rest[-1])
     time = torch.arange(targets.shape[1])
+    descent.held.append(kept)  # as long as there are steps to come
 
     def step(
         envs: Int[Tensor, "row"], diverged: bool, besides: Float[Tensor, ""] | None
@@ -178,7 +180,8 @@ class _Descent:
 
     def __init__(self, optimizer: Optimizer, max_norm: float, nets: Sequence[_Net]):
         self.optimizer, self.parameters = optimizer, [p for net in nets for p in net.gradients]
-        self.groups, self.held = [], []
+        self.groups: list[Any] = []
+        self.held: list[Any] = []
         for group, net in zip(optimizer.param_groups, nets, strict=True):
             learnt = group["params"]
             states = [_state(optimizer, p) for p in learnt]
@@ -219,6 +222,8 @@ class _Kept(list[Any]):
     def __call__(self, tensor: Tensor | None, dtype: torch.dtype) -> int | None:
         if tensor is None:
             return None
+        if not tensor.is_cpu:  # torch would say so; an address there would end the process
+            raise DemosError(f"recordings are on {tensor.device}, and the policy on the CPU: move one to the other.")
         self.append(tensor.to(dtype).contiguous())
         return self[-1].data_ptr()
 
