@@ -87,3 +87,12 @@ def test_a_door_stays_with_one_worker(tmp_path):
         pytest.raises(ConfigError, match="workers: got 2, but a simulator behind a door"),
     ):
         train_seeds("ppo", None, door, folder=tmp_path, seeds=2, workers=2, updates=1)
+
+
+def test_a_door_has_one_worker_where_none_are_asked_for(tmp_path):
+    import gymnasium
+
+    tiny = {"envs": 2, "segment": 4, "minibatches": 1, "value_hidden": 8, "net": {"hidden": 8}}
+    with from_gymnasium(lambda: gymnasium.make("CliffWalking-v1"), copies=2) as door:
+        found = train_seeds("ppo", None, door, folder=tmp_path, seeds=2, updates=1, config=tiny)
+    assert [run.updates for run in found.runs] == [1, 1]

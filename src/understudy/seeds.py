@@ -85,7 +85,8 @@ def train_seeds(
         algorithm, demos, env: as of `train`.
         seeds: how many, from 0 on; or which.
         workers: runs at a time, each in a process; None: as many as there are cores. Demos and env are sent to the
-            processes, so what lives in this one alone (a door to a simulator, an expert made on the spot) takes 1.
+            processes, so what lives in this one alone (a door to a simulator, an expert made on the spot) takes 1; of a
+            door that is what None means.
         habits: as of `train`; each run has one thread and shows no progress.
         asked: what else `train` takes: `config`, `updates`, `minutes`, `expert`, `compile`.
 
@@ -96,7 +97,8 @@ def train_seeds(
     chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not chosen or len(set(chosen)) < len(chosen):
         raise ConfigError(f"seeds: got {seeds}, but one or more different ones are meant.")
-    workers = min(len(chosen), os.cpu_count() or 1) if workers is None else workers
+    if workers is None:
+        workers = 1 if hasattr(env, "restart") else min(len(chosen), os.cpu_count() or 1)
     if workers < 1:
         raise ConfigError(f"workers: got {workers}, but somebody must do the work: 1 or more.")
     if workers > 1 and hasattr(env, "restart"):

@@ -240,6 +240,8 @@ def test_a_gymnasium_is_played_through_the_doors():
         ({"discount": 1.1}, "discount: got 1.1"),
         ({"follow": 1.5}, "follow: got 1.5"),
         ({"explore": -0.1}, "explore: got -0.1"),
+        ({"explore": 0.1, "net": NetConfig(joint=True)}, "explore: got 0.1, but this net reads"),
+        ({"explore": 0.1, "net": NetConfig(own_action=True, body="gru")}, "explore: got 0.1, but this net reads"),
         ({"dread": -1.0}, "dread: got -1.0"),
         ({"burn_in": 32}, "burn_in: got 32 of a window of 32"),
         ({"sampling": "online", "penalty": 0.0}, "grow for ever"),

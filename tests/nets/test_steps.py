@@ -320,6 +320,17 @@ def test_other_optimizers_are_left_to_torch(optimizer):
     assert steps.cloning(policy, optimizer(policy.parameters()), 1.0) is None
 
 
+def test_an_optimizer_that_counted_its_steps_in_another_dtype_is_left_to_torch():
+    policy = build_policy(NetConfig(), spec_of(Discrete(5)), generator(0))
+    optimizer = torch.optim.AdamW(policy.parameters())
+    sum(p.sum() for p in policy.parameters()).backward()
+    optimizer.step()
+    assert (steps.cloning(policy, optimizer, 1.0) is None) == (fused.status() != "in use")
+    for state in optimizer.state.values():
+        state["step"] = state["step"].double()
+    assert steps.cloning(policy, optimizer, 1.0) is None
+
+
 def test_switched_off_torch_does_it(monkeypatch):
     monkeypatch.setenv("UNDERSTUDY_FUSED", "0")
     policy = build_policy(NetConfig(), spec_of(Discrete(5)), generator(0))

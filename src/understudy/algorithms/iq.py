@@ -77,6 +77,11 @@ class Config:
                 "grow for ever, and so does what is worth resting for ever undiscounted. Use a penalty above 0 and a "
                 "discount below 1."
             )
+        if self.explore and (self.net.own_action or self.net.joint):
+            raise ConfigError(
+                f"explore: got {self.explore}, but this net reads its agents' own moves, and would take those that it "
+                "meant for those that were made. Use 0, or a net without own_action and joint."
+            )
 
 
 @dataclass

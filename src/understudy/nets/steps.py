@@ -309,5 +309,6 @@ def _holds(optimizer: Optimizer, nets: Sequence[_Net]) -> bool:
         and all(set(group["params"]) == set(net.gradients) for group, net in zip(groups, nets, strict=True))
         and not any(group["amsgrad"] or group["maximize"] or group["differentiable"] for group in groups)
         and not any(isinstance(group["lr"], Tensor) for group in groups)
+        and all(state["step"].dtype == torch.float32 for state in optimizer.state.values())
         and (type(optimizer) is torch.optim.AdamW or not any(group["weight_decay"] for group in groups))
     )
